@@ -1,0 +1,293 @@
+"""What every learnable activation has in common, written once."""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+PACKAGE = "keras_learnact"
+SHARING_WORDS = ("layer", "channel", "unit")
+
+
+class Parameter(NamedTuple):
+    """One named parameter of an activation: `count` numbers for every group.
+
+    Args:
+        name: attribute and weight name, the letter or word of the paper.
+        count: how many numbers each group has.
+        initial: where they start: `count` numbers, the same for every group, or a Keras
+            initializer (called with the shape `[groups, count]`).
+        regularizer: optional Keras regularizer.
+        constraint: optional Keras constraint.
+    """
+
+    name: str
+    count: int
+    initial: object
+    regularizer: object = None
+    constraint: object = None
+
+
+class LearnableActivation(keras.layers.Layer):
+    """An element-wise function whose parameters are learned.
+
+    A subclass says what its parameters are (`parameter_list`), what the function is
+    (`function`), and how one group's function reads (`text`). Everything else is here:
+    sharing, dtypes, building, saving, `curve`, `formula` and `parameters`.
+
+    Args:
+        sharing: who shares one set of parameters.
+            `"layer"`: all elements. The weights exist from construction on.
+            `"channel"`: each channel (each index of `axis`) has its own set.
+            An integer G: G groups of contiguous channels; the number of channels must be a
+            multiple of G.
+            `"unit"`: each non-batch element has its own set; needs known sizes.
+        axis: the channel axis, of `"channel"` and of an integer `sharing`. -1 is channels last,
+            1 is channels first.
+        **kwargs: `name`, `dtype`, `trainable`, as for every Keras layer.
+
+    Input shape: any shape. Output shape: the same.
+
+    Output dtype: the layer's compute dtype. The arithmetic is done in float32 (in float64 under
+    a float64 policy), whatever the compute dtype.
+    """
+
+    def __init__(self, *, sharing="layer", axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        name = type(self).__name__
+        if isinstance(sharing, bool) or not (
+            sharing in SHARING_WORDS or (isinstance(sharing, int) and sharing >= 1)
+        ):
+            raise ValueError(
+                f'{name}: `sharing` must be "layer", "channel", "unit", or a number of channel '
+                f"groups >= 1. Received: sharing={sharing!r}"
+            )
+        if isinstance(axis, bool) or not isinstance(axis, int) or axis == 0:
+            raise ValueError(
+                f"{name}: `axis` must be an integer other than 0, which is the batch axis "
+                f"(-1: channels last, 1: channels first). Received: axis={axis!r}"
+            )
+        self.sharing = sharing
+        self.axis = axis
+        self.groups = None  # how many sets of parameters; known when built
+        self.supports_masking = True
+
+    # What an activation says of itself.
+
+    def parameter_list(self):
+        """The activation's `Parameter`s, in the order in which its formula names them."""
+        raise NotImplementedError
+
+    def function(self, x, **parameters):
+        """The formula in `keras.ops`: the truth that every kernel is tested against.
+
+        Args:
+            x: float32 or float64 tensor of any shape.
+            **parameters: for each parameter a tensor of x's dtype whose first axis is `count`;
+                `p[j]` is the j-th number of every group, in a shape that broadcasts with `x`.
+
+        Returns:
+            A tensor of x's shape and dtype.
+        """
+        raise NotImplementedError
+
+    def training_function(self, x, **parameters):
+        """`function` as it is during training; differs only for randomised activations."""
+        return self.function(x, **parameters)
+
+    def text(self, **parameters):
+        """The right-hand side of one group's formula, as plain text in `x`.
+
+        Args:
+            **parameters: for each parameter a NumPy array of shape `[count]`.
+        """
+        raise NotImplementedError
+
+    # What every activation gives.
+
+    @property
+    def path(self):
+        """Which implementation a call runs: `"reference"` is the formula in `keras.ops`."""
+        return "reference"
+
+    def parameters(self):
+        """The current parameters: a dict from name to a NumPy array `[groups, count]`."""
+        self._assert_built("parameters()")
+        values = {}
+        for p in self.parameter_list():
+            value = ops.convert_to_numpy(ops.cast(getattr(self, p.name), self._math_dtype))
+            values[p.name] = np.array(value)
+        return values
+
+    def curve(self, x):
+        """The function of every group at the points `x`, as at inference.
+
+        Args:
+            x: array-like of any shape, say `[points]`.
+
+        Returns:
+            NumPy array of shape `[groups, *x.shape]`.
+        """
+        self._assert_built("curve()")
+        x = np.asarray(x, self._math_dtype)
+        y = self.function(
+            ops.convert_to_tensor(np.broadcast_to(x, (self.groups, *x.shape))),
+            **self._columns((self.groups,) + (1,) * x.ndim, repeats=1),
+        )
+        return ops.convert_to_numpy(y)
+
+    def formula(self):
+        """The function with its current coefficients as plain text, one line for each group."""
+        self._assert_built("formula()")
+        values = self.parameters()
+        heads = ["f(x)"] if self.groups == 1 else [f"f{g}(x)" for g in range(self.groups)]
+        return "\n".join(
+            f"{head} = {self.text(**{name: value[g] for name, value in values.items()})}"
+            for g, head in enumerate(heads)
+        )
+
+    # Keras' side.
+
+    def build_shared(self):
+        """Creates the weights at once if one set serves the whole layer. Ends every `__init__`.
+
+        `Dense(activation=…)` and recurrent cells never build their activation: without this its
+        weights would be missing from the model until the first call on data.
+        """
+        if self.sharing == "layer":
+            self.build(None)
+
+    def build(self, input_shape=None):
+        if self.groups is not None:
+            return  # built at construction, or loaded
+        if input_shape is None and self.sharing != "layer":
+            raise ValueError(
+                f"{type(self).__name__}(sharing={self.sharing!r}) needs an input shape to build. "
+                f'Received: input_shape=None. Give one, or use sharing="layer".'
+            )
+        shape, repeats = self._parameter_shape(input_shape)
+        self.groups = math.prod(shape) // repeats
+        for p in self.parameter_list():
+            weight = self.add_weight(
+                shape=(self.groups, p.count),
+                initializer=_initializer(p.initial),
+                regularizer=p.regularizer,
+                constraint=p.constraint,
+                autocast=False,  # coefficients are never rounded to float16
+                name=p.name,
+            )
+            weight.activation_parameter = True  # see keras_learnact.optimizers
+            setattr(self, p.name, weight)
+
+    def call(self, inputs, training=None):
+        shape, repeats = self._parameter_shape(inputs.shape)
+        x = ops.cast(inputs, self._math_dtype)
+        function = self.training_function if training else self.function
+        return ops.cast(function(x, **self._columns(shape, repeats)), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "sharing": self.sharing, "axis": self.axis}
+
+    # Shapes.
+
+    @property
+    def _math_dtype(self):
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def _columns(self, shape, repeats):
+        """Every weight as `[count, *shape]`; a group's number is repeated for its channels."""
+        columns = {}
+        for p in self.parameter_list():
+            weight = ops.transpose(ops.cast(getattr(self, p.name), self._math_dtype))
+            if repeats > 1:
+                weight = ops.repeat(weight, repeats, axis=1)
+            columns[p.name] = ops.reshape(weight, (p.count, *shape))
+        return columns
+
+    def _parameter_shape(self, input_shape):
+        """The shape in which `groups * repeats` numbers broadcast with the input; the repeats."""
+        if self.sharing == "layer":
+            return (), 1
+        name, shape = type(self).__name__, tuple(input_shape)
+        if self.sharing == "unit":
+            sizes, way_out = shape[1:], 'Fix the sizes, or use sharing="channel".'
+            if None in sizes:
+                raise ValueError(
+                    f'{name}(sharing="unit") needs known sizes of all axes but the first. '
+                    f"Received: input_shape={shape}. {way_out}"
+                )
+            groups = self._checked_groups(math.prod(sizes), shape, way_out)
+            return sizes, 1
+        rank = len(shape)
+        if not -rank < self.axis < rank:
+            raise ValueError(
+                f"{name}(axis={self.axis}) needs an input that has this axis beside the batch "
+                f"axis. Received: input_shape={shape}. Use an axis between {1 - rank} and "
+                f"{rank - 1}, other than 0."
+                if rank > 1
+                else f"{name}(sharing={self.sharing!r}) needs a batch axis and a channel axis. "
+                f'Received: input_shape={shape}. Use sharing="layer".'
+            )
+        axis = self.axis % rank
+        channels = shape[axis]
+        if channels is None:
+            raise ValueError(
+                f"{name}(sharing={self.sharing!r}) needs a known size of axis {self.axis}. "
+                f'Received: input_shape={shape}. Fix that size, or use sharing="layer".'
+            )
+        groups = channels if self.sharing == "channel" else self.sharing
+        if channels % groups:
+            divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+            raise ValueError(
+                f"{name}(sharing={groups}) needs a number of channels that is a multiple of "
+                f"{groups}. Received: input_shape={shape}, so {channels} channels on axis "
+                f"{self.axis}. Use one of {divisors} groups."
+            )
+        self._checked_groups(groups, shape, "Build the layer anew for another number of channels.")
+        return (channels,) + (1,) * (rank - 1 - axis), channels // groups
+
+    def _checked_groups(self, groups, shape, way_out):
+        if self.groups is not None and groups != self.groups:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} was built with {self.groups} sets of "
+                f"parameters and this input needs {groups}. Received: input_shape={shape}. "
+                f"{way_out}"
+            )
+        return groups
+
+    def _assert_built(self, what):
+        if self.groups is None:
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r} has no parameters yet, so {what} has "
+                "nothing to show. Call the layer (or its model) on data, or build(input_shape)."
+            )
+
+
+def serialize(value):
+    """A constructor argument as `get_config` gives it: callables and arrays become plain data."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return type(value)(serialize(v) for v in value)
+    if value is None or isinstance(value, (str, int, float, bool, Mapping)):
+        return value
+    return keras.saving.serialize_keras_object(value)
+
+
+def _initializer(initial):
+    """A Keras initializer from `Parameter.initial`."""
+    if callable(initial):
+        return initial
+    numbers = np.asarray(initial)
+
+    # NumPy, not keras.ops: a weight may be created while a cell is being traced.
+    return lambda shape, dtype=None: np.broadcast_to(numbers, shape).astype("float64")
