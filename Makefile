@@ -1,0 +1,66 @@
+# `make` lists what can be made. It needs Python 3.10 or newer with its `venv` module.
+
+PYTHON ?= python3
+# On Linux with x86 there is a TensorFlow without GPU parts: the smallest download. For a GPU:
+# make test TENSORFLOW='tensorflow[and-cuda]'
+TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
+
+on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
+on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test test-jax lint format wheel venv clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready ## Train LeNet with PAU on small real images, beside ReLU; draw what PAU learned
+	@$(on_tensorflow) -m training.demo
+
+test: .venv/ready ## Run every test on TensorFlow
+	@$(on_tensorflow) -m pytest
+
+test-jax: .venv-jax/ready ## Run the tests on JAX, where TensorFlow is not installed
+	@$(on_jax) -m pytest
+
+lint: .venv/ready ## Check style and format
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: .venv/ready ## Mend style and format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+wheel: .venv/ready ## Build the package into dist/
+	@rm -rf build dist  # files of an older build would be packed too
+	@.venv/bin/python -m build --wheel
+
+venv: .venv/ready ## Install what all of this needs into .venv (done by itself when missing)
+
+clean: ## Remove what make made, the installed packages too
+	rm -rf .venv .venv-jax build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml
+	$(call install,.venv,$(TENSORFLOW))
+
+.venv-jax/ready: pyproject.toml
+	$(call install,.venv-jax,jax)
+
+# $(call install,ENVIRONMENT,BACKEND)
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+  echo 'keras_learnact needs Python 3.10 or newer. Received: PYTHON=$(PYTHON), which says' \
+    "\"$$($(PYTHON) --version 2>&1 | head -n 1)\". Name another: make $(MAKECMDGOALS) PYTHON=python3.12"; \
+  exit 1; }
+@echo 'Installing $(2) and the rest into $(1) (once; some minutes) ...'
+@$(PYTHON) -m venv $(1) || { \
+  echo '$(PYTHON) could not make a virtual environment: see the lines above.' \
+    'On Debian and Ubuntu this helps: sudo apt install python3-venv'; \
+  exit 1; }
+@$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+  '$(2)' --editable '.[training,dev]' || { \
+  echo 'The installation is not complete: see the lines above. If there is no $(2)' \
+    "for $$($(1)/bin/python --version), start anew: make clean $(MAKECMDGOALS) PYTHON=python3.12"; \
+  exit 1; }
+@touch $@
+endef
