@@ -31,7 +31,21 @@ class Parameter(NamedTuple):
     constraint: object = None
 
 
-class LearnableActivation(keras.layers.Layer):
+class _BuiltWithoutShape(type(keras.layers.Layer)):
+    """Builds a layer right after its construction if one set of parameters serves all of it.
+
+    `Dense(activation=…)` and recurrent cells never build their activation: without this its
+    weights would be missing from the model until the first call on data.
+    """
+
+    def __call__(cls, *args, **kwargs):
+        layer = super().__call__(*args, **kwargs)
+        if layer.sharing == "layer":
+            layer.build(None)
+        return layer
+
+
+class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
     """An element-wise function whose parameters are learned.
 
     A subclass says what its parameters are (`parameter_list`), what the function is
@@ -152,13 +166,7 @@ class LearnableActivation(keras.layers.Layer):
     # Keras' side.
 
     def build_shared(self):
-        """Creates the weights at once if one set serves the whole layer. Ends every `__init__`.
-
-        `Dense(activation=…)` and recurrent cells never build their activation: without this its
-        weights would be missing from the model until the first call on data.
-        """
-        if self.sharing == "layer":
-            self.build(None)
+        pass
 
     def build(self, input_shape=None):
         if self.groups is not None:
@@ -281,6 +289,11 @@ def serialize(value):
     if value is None or isinstance(value, (str, int, float, bool, Mapping)):
         return value
     return keras.saving.serialize_keras_object(value)
+
+
+def deserialize(value):
+    """The constructor argument that `serialize` made plain data of."""
+    return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
 
 
 def _initializer(initial):

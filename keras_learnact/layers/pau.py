@@ -1,0 +1,267 @@
+"""PAU: the Padé activation unit, a rational function with learned coefficients."""
+
+import keras
+from keras import ops
+
+from keras_learnact import fitting
+from keras_learnact.layers.base import (
+    PACKAGE,
+    LearnableActivation,
+    Parameter,
+    deserialize,
+    serialize,
+)
+from keras_learnact.numerics import exponent, limits, power_of_two
+
+# Version C keeps its denominator this far from zero.
+EPSILON_C = 0.1
+VERSIONS = ("A", "B", "C", "N")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PAU(LearnableActivation):
+    """Padé activation unit: a quotient of two polynomials whose coefficients are learned.
+
+    Formula:
+
+        f(x) = P(x) / Q(x),   P(x) = Σ_{j=0..m} a_j x^j
+
+        denominator="A":  Q(x) = 1 + Σ_{k=1..n} |b_k| |x|^k
+        denominator="B":  Q(x) = 1 + |Σ_{k=1..n} b_k x^k|
+        denominator="C":  Q(x) = 0.1 + |Σ_{k=0..n} b_k x^k|
+        denominator="N":  Q(x) = 1 + Σ_{k=1..n} b_k x^k
+
+    A, B and C have no poles, whatever the coefficients; N may have some. B is the paper's Eq. 2,
+    A the authors' kernels and their Table 6. Where a derivative meets sign(0), it is +1, so that
+    a denominator that starts at zero trains.
+
+    The layer starts as `initial`, within the error of the fit on [-3, 3]. Far out it does not: with
+    m = n + 1 the function tends to (a_m / |b_n|) x on BOTH sides, so the default start has slope
+    0.72 at -∞ too (f(-10) = -2.7). With m = n it tends to a constant.
+
+    Values are right for every finite x: where x^m overflows, both polynomials are scaled by a
+    power of two. f(±∞) is the limit, f(nan) is nan.
+
+    Args:
+        degrees: `(m, n)`, m >= 1 and n >= 0. 10 coefficients for the default (5, 4).
+        denominator: "A", "B", "C" or "N", see above.
+        initial: where the function starts: a name of the paper's Table 6 ("sigmoid", "tanh",
+            "swish", "relu", "leaky_relu", …), the name of any Keras activation, a callable (both
+            are fitted, see `keras_learnact.fitting.fit`), or the coefficients
+            `(numerator, denominator)` themselves.
+        sharing: see `LearnableActivation`.
+        axis: see `LearnableActivation`.
+        numerator_regularizer, denominator_regularizer: optional Keras regularizers.
+        numerator_constraint, denominator_constraint: optional Keras constraints.
+
+    Weights: `numerator` [groups, m + 1] and `denominator` [groups, n] (n + 1 for "C").
+
+    Raises:
+        ValueError: at construction for negative or non-integer degrees, an unknown denominator
+            or `initial`, or coefficients of another number than the degrees ask for.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.layers.Dense(64), PAU(), keras.layers.Dense(10)])
+
+    Reference: Molina, Schramowski, Kersting: Padé Activation Units, ICLR 2020, Eqs. 1-2, Table 6.
+    """
+
+    def __init__(
+        self,
+        degrees=(5, 4),
+        denominator="A",
+        initial="leaky_relu",
+        sharing="layer",
+        axis=-1,
+        numerator_regularizer=None,
+        denominator_regularizer=None,
+        numerator_constraint=None,
+        denominator_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        self.degrees = degrees
+        self.version = denominator
+        self.initial = initial
+        self.numerator_regularizer = keras.regularizers.get(numerator_regularizer)
+        self.denominator_regularizer = keras.regularizers.get(denominator_regularizer)
+        self.numerator_constraint = keras.constraints.get(numerator_constraint)
+        self.denominator_constraint = keras.constraints.get(denominator_constraint)
+        self._start = fitting.start(initial, degrees, denominator)
+
+    def parameter_list(self):
+        numerator, denominator = self._start
+        return [
+            Parameter(
+                "numerator",
+                len(numerator),
+                numerator,
+                self.numerator_regularizer,
+                self.numerator_constraint,
+            ),
+            Parameter(
+                "denominator",
+                len(denominator),
+                denominator,
+                self.denominator_regularizer,
+                self.denominator_constraint,
+            ),
+        ]
+
+    def function(self, x, numerator, denominator):
+        return rational(x, numerator, denominator, self.version)
+
+    def text(self, numerator, denominator):
+        numerator = polynomial_text(numerator)
+        first, constant = (0, f"{EPSILON_C:g}") if self.version == "C" else (1, "1")
+        if len(denominator) == 0:
+            return numerator
+        if self.version == "A":
+            terms = polynomial_text(abs(denominator), first, "|x|")
+        else:
+            terms = polynomial_text(denominator, first)
+        bars = "|" if self.version in "BC" else ""
+        joined = f"{constant} + {bars}{terms}{bars}".replace("+ -", "- ")
+        return f"({numerator}) / ({joined})"
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "degrees": self.degrees,
+            "denominator": self.version,
+            "initial": serialize(self.initial),
+            "numerator_regularizer": keras.regularizers.serialize(self.numerator_regularizer),
+            "denominator_regularizer": keras.regularizers.serialize(self.denominator_regularizer),
+            "numerator_constraint": keras.constraints.serialize(self.numerator_constraint),
+            "denominator_constraint": keras.constraints.serialize(self.denominator_constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "initial": deserialize(config["initial"])})
+
+
+def rational(x, numerator, denominator, version):
+    """P(x) / Q(x) as `PAU` defines it, without overflow or underflow on the way.
+
+    x is taken apart into r 2^e with e = 0 for |x| < 2 and 1 <= |r| < 2 beyond. With E = the
+    largest exponent among a polynomial's terms, the term c_k x^k 2^-E = c_k 2^(k e - E) r^k is at
+    most about 2^k: sums are safe, and a term that underflows is too small to matter. The powers of
+    two are exact and constant for the gradient, so autodiff gives the derivatives of P/Q.
+
+    In the last few octaves before overflow, and where P/Q overflows, the value has no gradient
+    (0): there the chain rule would multiply ∞ by 0.
+
+    Args:
+        x: float tensor.
+        numerator: m + 1 coefficients, lowest first, each of a shape that broadcasts with x: a list,
+            or a tensor whose first axis counts them.
+        denominator: n coefficients (n + 1 for version "C"), likewise.
+        version: "A", "B", "C" or "N".
+    """
+    a = _coefficients(numerator)
+    b = _coefficients(denominator)
+    first = 0 if version == "C" else 1  # the power of x that belongs to b[0]
+    dtype, info = x.dtype, limits(x.dtype)
+    top = info.maxexp - 1  # 2^top is the largest power of two
+
+    infinite = ops.isinf(x)
+    x = ops.where(infinite, ops.sign(x) * info.max, x)
+    exponent_of_x = exponent(x)
+    e = ops.maximum(exponent_of_x, 0)
+    # In two steps: 2^-127 alone is below the normal float32 numbers.
+    r = x * power_of_two(-(e // 2), dtype) * power_of_two(e // 2 - e, dtype)
+
+    q_exponent = _largest_exponent(b, first, exponent_of_x, top, at_least=0)
+    p_exponent = _largest_exponent(a, 0, exponent_of_x, top, at_least=q_exponent)
+
+    def scaled(coefficients, first, scale):
+        # A power reaches its bound only if its coefficient is 0 or all but: then the term vanishes
+        # and its gradient, which no number of this dtype can hold, saturates.
+        return [
+            c * power_of_two(ops.minimum(k * e - scale, top), dtype)
+            for k, c in enumerate(coefficients, first)
+        ]
+
+    p = _horner(scaled(a, 0, p_exponent), r)  # P 2^-p_exponent
+    # Q 2^-q_exponent; its 1 stays a normal number, so that q > 0 for A, B and C.
+    one = power_of_two(ops.maximum(-q_exponent, info.minexp), dtype)
+    if version == "A":
+        q = _horner([one, *scaled([_magnitude(c) for c in b], 1, q_exponent)], _magnitude(r))
+    elif version == "B":
+        q = one + _magnitude(_horner([0 * one, *scaled(b, 1, q_exponent)], r))
+    elif version == "C":
+        q = EPSILON_C * one + _magnitude(_horner(scaled(b, 0, q_exponent), r))
+    else:
+        q = _horner([one, *scaled(b, 1, q_exponent)], r)
+    q = ops.where(ops.abs(q) < info.tiny, info.tiny, q)  # N may have a pole: no 0 / 0
+
+    # Mantissas and exponents of both, so that the quotient and its derivatives stay near 1.
+    p, exponent_of_p = _mantissa(p, -top // 2)
+    q, exponent_of_q = _mantissa(q, info.minexp)
+    y = p / q
+    shift = p_exponent - q_exponent - exponent_of_q
+    room = top - 1 - max(len(a), len(b))
+    beyond = infinite | (shift > room) | (shift + exponent_of_p > room)
+    shift = ops.clip(shift + exponent_of_p, -2 * top, 2 * top)
+    up, up2 = power_of_two(shift // 2, dtype), power_of_two(shift - shift // 2, dtype)
+    value = ops.stop_gradient(y) * up * up2
+    value = ops.where(infinite & _grows(a, b, first), _signed_infinity(value), value)
+    return ops.where(beyond, value, y * ops.where(beyond, 1.0, up) * ops.where(beyond, 1.0, up2))
+
+
+def polynomial_text(coefficients, first=0, variable="x"):
+    """`c0 + c1 x + c2 x^2 …` as plain text, without the terms that are 0."""
+    powers = ["", f" {variable}"] + [f" {variable}^{k}" for k in range(2, 99)]
+    terms = [
+        f"{c:.6g}{powers[k]}" for k, c in enumerate(coefficients, first) if c != 0
+    ]
+    return " + ".join(terms).replace("+ -", "- ") or "0"
+
+
+def _coefficients(values):
+    return values if isinstance(values, list) else [values[j] for j in range(values.shape[0])]
+
+
+def _horner(coefficients, x):
+    total = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        total = total * x + c
+    return total
+
+
+def _magnitude(x):
+    """|x| with derivative +1 at 0: a coefficient that starts at zero trains."""
+    return ops.where(x < 0, -x, x)
+
+
+def _largest_exponent(coefficients, first, exponent_of_x, top, at_least):
+    """An upper bound, within 1 + k, of the exponents of all terms c_k x^k."""
+    for k, c in enumerate(coefficients, first):
+        of_c = ops.where(c == 0, -4 * top, exponent(c))
+        # Of c alone too: c 2^-result stays well within the numbers where |x| < 1.
+        of_term = ops.maximum(of_c + k * exponent_of_x, of_c - top + 8)
+        at_least = ops.maximum(at_least, of_term)
+    return at_least
+
+
+def _mantissa(x, least):
+    """x scaled to [1, 2) by an exact power of two (less where the exponent is below `least`)."""
+    k = ops.clip(exponent(x), least, limits(x.dtype).maxexp - 1)
+    return x * power_of_two(-(k // 2), x.dtype) * power_of_two(k // 2 - k, x.dtype), k
+
+
+def _grows(a, b, first):
+    """Whether P/Q is unbounded: the degree of P, leading zeros left out, exceeds that of Q."""
+    grows = ops.zeros_like(a[0], dtype="bool")
+    degree_of_q = 0
+    for k, c in enumerate(b, first):
+        degree_of_q = ops.where(c != 0, k, degree_of_q)
+    for j, c in enumerate(a):
+        grows = ops.where(c != 0, j > degree_of_q, grows)
+    return grows
+
+
+def _signed_infinity(y):
+    return ops.where(y < 0, -float("inf"), float("inf"))
