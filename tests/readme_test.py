@@ -1,0 +1,44 @@
+"""What README.md and CONTRIBUTING.md say is true."""
+
+import re
+from pathlib import Path
+
+import keras
+import pytest
+
+from keras_learnact import layers
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = {"README.md": README, "CONTRIBUTING.md": (ROOT / "CONTRIBUTING.md").read_text()}
+
+
+def test_the_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for example in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(example, names)
+    assert isinstance(names["same"], keras.Sequential)
+
+
+def test_the_table_has_a_row_for_every_layer():
+    rows = re.findall(r"^\| (`.*?`) \|", README, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == {
+        name
+        for name, value in vars(layers).items()
+        if isinstance(value, type) and issubclass(value, keras.layers.Layer)
+    } - {"LearnableActivation"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]*)\)", PAGES[page]):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_knows_its_targets(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.findall(r"(?:^ {4}|`)make ([a-z -]+?)(?=`| {2})", PAGES[page], re.MULTILINE)
+    assert named
+    assert set(" ".join(named).split()) <= targets
