@@ -1,0 +1,65 @@
+"""Every activation by name: those of keras_learnact and those of Keras, from one registry.
+
+The names are derived, so a new layer needs no entry here: `SReLU` is "srelu", `relu6` of
+`keras.activations` is "relu6".
+"""
+
+import inspect
+
+import keras
+
+import keras_learnact as kla
+
+# Where the papers compare with another form than the default of the class.
+PAPERS_CHOICE = {
+    "leaky_relu": {"negative_slope": 0.01},
+    "prelu": {"alpha_initializer": keras.initializers.Constant(0.25)},  # He et al., 2015
+}
+
+
+def registry() -> dict:
+    """Every name with what it stands for: a layer class, or a function of Keras."""
+    functions = vars(keras.activations).items()
+    not_activations = {"get", "serialize", "deserialize"}
+    return {
+        **{n: f for n, f in functions if inspect.isfunction(f) and n not in not_activations},
+        # Of Keras' layers those that have parameters, or more choices than the function's name.
+        "leaky_relu": keras.layers.LeakyReLU,
+        "prelu": keras.layers.PReLU,
+        **{cls.__name__.lower(): cls for cls in vars(kla.layers).values() if _is_activation(cls)},
+    }
+
+
+def create(name: str, rank: int, **arguments) -> keras.layers.Layer:
+    """A new activation layer.
+
+    Args:
+        name: a name of `registry()`.
+        rank: the rank of its input, batch axis included.
+        **arguments: of the layer's constructor.
+
+    Errors: a ValueError for an unknown name, or for arguments that the activation does not take.
+    """
+    known = registry()
+    if name not in known:
+        raise ValueError(f"The activation must be one of {sorted(known)}. Received: {name!r}")
+    if not inspect.isclass(known[name]):
+        if arguments:
+            raise ValueError(f"{name} of Keras takes no arguments. Received: {arguments}")
+        return keras.layers.Activation(name)
+    if name == "prelu":
+        # One slope for each layer, as the PAU paper counts it; Keras' default is one per element.
+        arguments = {"shared_axes": list(range(1, rank)), **arguments}
+    try:
+        return known[name](**{**PAPERS_CHOICE.get(name, {}), **arguments})
+    except TypeError as error:
+        raise ValueError(f"{name} does not take these arguments: {arguments}. ({error})") from error
+
+
+def _is_activation(value):
+    """Whether it is a layer that can be made without arguments: `MaxoutDense` needs its units."""
+    if not inspect.isclass(value) or not issubclass(value, keras.layers.Layer):
+        return False
+    _, *arguments = inspect.signature(value.__init__).parameters.values()
+    required = [a for a in arguments if a.default is a.empty and a.kind is not a.VAR_KEYWORD]
+    return value is not kla.LearnableActivation and not required

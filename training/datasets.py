@@ -1,0 +1,244 @@
+"""Data sets by name: from scikit-learn, from a formula, or from TensorFlow Datasets.
+
+A data set of TensorFlow Datasets is turned once into `<data_dir>/<name>.npz`. From then on
+neither TensorFlow nor TensorFlow Datasets is needed: copy that file to where you train.
+
+    python -m training.datasets --dataset=cifar10 --data_dir=DIR --download
+
+gets one and makes its file. ImageNet does not fit in memory: see `training.imagenet`.
+"""
+
+import dataclasses
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+
+# scikit-learn has no split of its own: a fixed one, stratified by class.
+DIGITS_SPLIT_SEED = 0
+DIGITS_TEST_SHARE = 0.2
+
+# Mean and standard deviation of the pixels as fractions of 255, and the augmentation, as in the
+# PAU paper's recipes. Any other data set: its own numbers, computed from its training images.
+MNIST_PIXELS = ((0.1307,), (0.3081,))
+PAPERS_INPUT = {
+    "mnist": (*MNIST_PIXELS, "rotation"),
+    "fashion_mnist": (*MNIST_PIXELS, "rotation"),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_and_flip"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images as raw pixels, uint8 `[n, height, width, channels]`, and their classes, int32 `[n]`."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    augmentation: str
+    source: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.train[0].shape[1:]
+
+    def first(self, examples: int | None) -> "Images":
+        """The same with at most so many training and test images."""
+        train = tuple(array[:examples] for array in self.train)
+        test = tuple(array[:examples] for array in self.test)
+        return dataclasses.replace(self, train=train, test=test)
+
+
+class MissingDataset(RuntimeError):
+    """A data set is not on this machine. The message says how to get it."""
+
+
+def load_images(name: str, data_dir: str, download: bool = False) -> Images:
+    """A data set of images by its name.
+
+    Errors: a `MissingDataset` that says how to get it; a ValueError for a data set that is not
+    one of images of one size with a class each.
+    """
+    if name == "digits":
+        return _digits()
+    path = Path(data_dir).expanduser() / f"{name}.npz"
+    if not path.exists():
+        write_cache(path, _read_tensorflow_dataset(name, data_dir, download))
+    return _with_input_statistics(name, read_cache(path))
+
+
+def generated_images(shape: tuple[int, int, int], classes: int, examples: int) -> Images:
+    """Noise in the place of a data set that is not here: something to run on, nothing to learn."""
+    random = np.random.default_rng(0)
+
+    def split():
+        return (
+            random.integers(0, 256, (examples, *shape), dtype=np.uint8),
+            random.integers(0, classes, examples, dtype=np.int32),
+        )
+
+    channels = shape[-1]
+    return Images(
+        split(), split(), classes, (0.5,) * channels, (0.29,) * channels, "none", "generated noise"
+    )
+
+
+def load_table(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs `[n, features]` and targets `[n]` of a regression problem by its name."""
+    if name == "diabetes":
+        from sklearn.datasets import load_diabetes
+
+        inputs, targets = load_diabetes(return_X_y=True)
+        return inputs.astype("float32"), targets.astype("float32")
+    if name == "sum_of_sines":
+        return sum_of_sines()
+    raise ValueError(f'The data set must be "diabetes" or "sum_of_sines". Received: {name!r}')
+
+
+def sum_of_sines(points: int = 3000) -> tuple[np.ndarray, np.ndarray]:
+    """`y = Σ_j B_j sin(A_j · x)` at uniformly random points x of [-1, 1]².
+
+    The sum is the toy problem of DiTAC (Chelly, Finder, Ifergane, Freifeld, ECCV 2024); the
+    points, their number and their seed are ours.
+    """
+    a = np.array([(9, -7), (-9, 11), (3, 13), (9, 9), (13, 5), (3, 19)], "float64")
+    b = np.array([0.4, 0.1, 0.15, 0.15, 0.1, 0.1])
+    x = np.random.default_rng(0).uniform(-1, 1, (points, 2))
+    return x.astype("float32"), (np.sin(x @ a.T) @ b).astype("float32")
+
+
+def write_cache(path: Path, arrays: dict) -> None:
+    """Writes beside and renames: a file of this name is always complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(beside, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(beside, path)
+
+
+def read_cache(path: Path) -> dict:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: delete it, it is made anew. ({error})") from error
+
+
+def _digits():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # 0 … 16 as pixels 0 … 255, like every other data set.
+    pixels = np.round(digits.images * (255 / 16)).astype("uint8")[..., None]
+    train, test, train_labels, test_labels = train_test_split(
+        pixels,
+        digits.target.astype("int32"),
+        test_size=DIGITS_TEST_SHARE,
+        random_state=DIGITS_SPLIT_SEED,
+        stratify=digits.target,
+    )
+    arrays = {
+        "train_images": train,
+        "train_labels": train_labels,
+        "test_images": test,
+        "test_labels": test_labels,
+        "classes": 10,
+        "source": "scikit-learn digits",
+    }
+    return _with_input_statistics("digits", arrays)
+
+
+def _with_input_statistics(name, arrays):
+    train = arrays["train_images"]
+    if name in PAPERS_INPUT:
+        mean, deviation, augmentation = PAPERS_INPUT[name]
+    else:
+        mean = tuple((train.mean((0, 1, 2)) / 255).tolist())
+        # A constant channel is left as it is instead of divided by zero.
+        deviation = tuple(float(d) or 1.0 for d in train.std((0, 1, 2)) / 255)
+        augmentation = "none"
+    return Images(
+        (train, arrays["train_labels"]),
+        (arrays["test_images"], arrays["test_labels"]),
+        int(arrays["classes"]),
+        mean,
+        deviation,
+        augmentation,
+        str(arrays["source"]),
+    )
+
+
+def _read_tensorflow_dataset(name, data_dir, download):
+    """The arrays of a data set of TensorFlow Datasets, by the names they have in the cache."""
+    command = f"python -m training.datasets --dataset={name} --data_dir={data_dir} --download"
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise MissingDataset(
+            f"{name} is not in {data_dir}, and getting it needs TensorFlow Datasets, which is not "
+            "installed here. Where it is (pip install tensorflow tensorflow-datasets "
+            f"importlib_resources), run\n    {command}\n"
+            f"and copy {name}.npz from its --data_dir to {data_dir} here."
+        ) from error
+    builder = _builder(tfds, name, data_dir)
+    if not builder.is_prepared():
+        if not download:
+            raise MissingDataset(f"{name} is not in {data_dir}. This gets it:\n    {command}")
+        builder.download_and_prepare()
+    splits = builder.info.splits
+    test = next((split for split in ("test", "validation") if split in splits), None)
+    if builder.info.supervised_keys != ("image", "label") or "train" not in splits or not test:
+        raise ValueError(
+            "An image classifier needs a data set of (image, label) with a split train and a split "
+            f"test or validation. Received: {builder.info.full_name}, with "
+            f"{builder.info.supervised_keys} and the splits {sorted(splits)}."
+        )
+    if None in builder.info.features["image"].shape:
+        raise ValueError(
+            f"The images of {name} differ in size, so they do not make one array. "
+            f"Received: shape {builder.info.features['image'].shape}."
+        )
+    logging.info("Turning %s into arrays, once.", builder.info.full_name)
+    arrays = {
+        "classes": builder.info.features["label"].num_classes,
+        "source": builder.info.full_name,
+    }
+    for ours, theirs in (("train", "train"), ("test", test)):
+        # The reading order of the files, the same in every run.
+        images, labels = tfds.as_numpy(
+            builder.as_dataset(theirs, batch_size=-1, as_supervised=True, shuffle_files=False)
+        )
+        arrays[f"{ours}_images"] = images
+        arrays[f"{ours}_labels"] = labels.astype("int32")
+    return arrays
+
+
+def _builder(tfds, name, data_dir):
+    try:
+        return tfds.builder(name, data_dir=str(Path(data_dir).expanduser()), try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f'The data set must be "digits" or one that TensorFlow Datasets has by that name: '
+            f"https://www.tensorflow.org/datasets/catalog. Received: {name!r}"
+        ) from error
+
+
+def main(argv):
+    values = flags.FLAGS
+    images = load_images(values.dataset, values.data_dir, values.download)
+    print(
+        f"{values.dataset}: {len(images.train[0])} training and {len(images.test[0])} test images "
+        f"of shape {images.shape}, {images.classes} classes, from {images.source}."
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("dataset", "digits", "data set")
+    flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "where data sets are kept")
+    flags.DEFINE_bool("download", False, "get the data set if it is not in data_dir")
+    app.run(main)

@@ -1,0 +1,46 @@
+"""Arrays as batches whose order depends on the seed and the epoch, and on nothing else."""
+
+import keras
+import numpy as np
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of arrays; the last one may be smaller.
+
+    Args:
+        inputs: array, examples first.
+        targets: array, examples first.
+        batch_size: examples in a batch.
+        seed: epoch e goes through the examples in the order that `(seed, e)` gives, so that a run
+            that resumes at e sees what the undisturbed run saw. None: the order of the arrays.
+    """
+
+    def __init__(self, inputs, targets, batch_size: int, seed: int | None = None):
+        super().__init__()
+        self.inputs = inputs
+        self.targets = targets
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = np.arange(len(inputs))
+
+    def start_epoch(self, epoch: int) -> None:
+        if self.seed is not None:
+            self.order = np.random.default_rng((self.seed, epoch)).permutation(len(self.inputs))
+
+    def __len__(self):
+        return -(-len(self.inputs) // self.batch_size)
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return self.inputs[chosen], self.targets[chosen]
+
+
+class StartEpoch(keras.callbacks.Callback):
+    """Tells the batches which epoch begins: Keras' own `on_epoch_begin` of a data set does not."""
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.start_epoch(epoch)
