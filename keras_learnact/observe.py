@@ -44,6 +44,22 @@ def activation_layers(model: keras.layers.Layer) -> list[LearnableActivation]:
     return found
 
 
+def named_activations(model: keras.layers.Layer) -> dict[str, LearnableActivation]:
+    """The `activation_layers` of a model by name, in the same order.
+
+    The key is the layer's name. Submodels may have activations of the same name: the second of
+    them is found under `name_2`, and so on.
+    """
+    named = {}
+    for layer in activation_layers(model):
+        key, count = layer.name, 1
+        while key in named:
+            count += 1
+            key = f"{layer.name}_{count}"
+        named[key] = layer
+    return named
+
+
 def record_inputs(model: keras.layers.Layer, x, function, batch_size: int = 256) -> None:
     """Calls `function(layer, inputs)` for every call of every learnable activation.
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_learnact.layers.base import LearnableActivation, Parameter
-from keras_learnact.observe import activation_layers, record_inputs
+from keras_learnact.observe import activation_layers, named_activations, record_inputs
 
 ONES = keras.initializers.Ones()
 
@@ -219,3 +219,9 @@ def test_recurrent_cells_are_seen_where_their_loop_has_numbers(unroll):
         assert seen == []  # jax.lax.scan traces its body
     else:
         assert set(seen) == {1, 5}
+
+
+def test_equal_names_of_submodels_are_numbered():
+    layers = [Slope(name="act") for _ in range(3)]
+    model = keras.Sequential([keras.Sequential([layer]) for layer in layers])
+    assert named_activations(model) == {"act": layers[0], "act_2": layers[1], "act_3": layers[2]}
