@@ -1,0 +1,201 @@
+"""Mixture: a learned weighted sum of fixed activations."""
+
+import functools
+import operator
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_learnact.layers.base import (
+    PACKAGE,
+    LearnableActivation,
+    Parameter,
+    deserialize,
+    serialize,
+    standardized,
+)
+from keras_learnact.numerics import exponent, limits, power_of_two
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Mixture(LearnableActivation):
+    """Learned combination of fixed activations.
+
+    Formula:
+
+        f(x) = Σ_i w_i φ_i(x),   by default φ = {identity, ReLU}
+
+    It starts with equal weights that sum to 1, so the default starts as leaky ReLU with slope
+    1/2. The weights are free, the linear hull of the φ_i. The paper keeps them in the affine
+    (Σ w_i = 1) or convex hull (also w_i >= 0): pass a Keras `constraint` for that.
+
+    The sum never overflows on the way to a value that the dtype can hold, and a function that
+    overflows to ±∞ counts as ± the largest finite number, so that a weight of 0 switches it off.
+    f(±∞) is f at the largest finite number, f(nan) is nan. The derivatives of the φ_i are Keras'
+    own: of its names, `exponential` has none that is finite above 88, and `squareplus` and
+    `sparse_plus` overflow where the square of x does.
+
+    Args:
+        activations: element-wise functions, each the name of a Keras activation, a callable (one
+            that Keras can serialize, if the layer is to be saved), or a layer without weights.
+        initial: the weights at the start: one number for each activation, or a Keras initializer.
+            None: all 1 / number of activations.
+        sharing: see `LearnableActivation`.
+        axis: see `LearnableActivation`.
+        regularizer: optional Keras regularizer of the weights.
+        constraint: optional Keras constraint of the weights.
+
+    Weights: `w` [groups, number of activations].
+
+    Raises:
+        ValueError: for no activation, an unknown name, something that cannot be called, a layer
+            with weights, or another number of initial weights.
+
+    Example:
+
+    >>> layer = Mixture(("linear", "relu", "tanh"))
+    >>> layer.formula()
+    'f(x) = 0.333333 x + 0.333333 relu(x) + 0.333333 tanh(x)'
+
+    Reference: Manessi, Rozza: Learning Combinations of Activation Functions, ICPR 2018.
+    """
+
+    def __init__(
+        self,
+        activations=("linear", "relu"),
+        initial=None,
+        sharing="layer",
+        axis=-1,
+        regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        if not isinstance(activations, (list, tuple)) or len(activations) == 0:
+            raise ValueError(
+                "Mixture: `activations` must be a list or tuple of at least one activation. "
+                f"Received: activations={activations!r}"
+            )
+        self.activations = tuple(activations)
+        self.initial = standardized(initial)
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.constraint = keras.constraints.get(constraint)
+        self._functions = [_element_wise(activation) for activation in activations]
+        self._start = start(
+            "Mixture",
+            "initial",
+            [1 / len(activations)] * len(activations) if initial is None else initial,
+            len(activations),
+        )
+
+    def parameter_list(self):
+        return [
+            Parameter("w", len(self.activations), self._start, self.regularizer, self.constraint)
+        ]
+
+    def function(self, x, w):
+        x = finite(x)
+        terms = [finite(function(x)) for function in self._functions]
+        # Some functions of Keras turn nan into 0.
+        return ops.where(ops.isnan(x), x, weighted_sum([w[i] for i in range(len(terms))], terms))
+
+    def text(self, w):
+        names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]
+        terms = [f"{number:.6g} {name}" for number, name in zip(w, names, strict=True)]
+        return " + ".join(terms).replace("+ -", "- ")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "activations": tuple(map(serialize, self.activations)),
+            "initial": serialize(self.initial),
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+            "constraint": keras.constraints.serialize(self.constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "activations": tuple(map(deserialize, config["activations"]))})
+
+
+def weighted_sum(weights, terms):
+    """Σ_j weights[j] terms[j], finite wherever the sum is, even if a product alone is not.
+
+    Where a product overflows, the value is that of the sum in smaller numbers, and no gradient
+    flows. Elsewhere it is the plain sum.
+
+    Args:
+        weights: list of finite tensors.
+        terms: list of as many finite tensors, which broadcast with the weights.
+    """
+
+    def total(factors, others):
+        return functools.reduce(operator.add, (a * b for a, b in zip(factors, others, strict=True)))
+
+    plain = total(weights, terms)
+    weights = [ops.stop_gradient(weight) for weight in weights]
+    terms = [ops.stop_gradient(term) for term in terms]
+    # n terms with |weight| < 2^(e+1) and n < 2^b: the weights times 2^-(e+1+b) sum to less than 1,
+    # so all partial sums stay below the largest term. Half of that power goes to each factor:
+    # then what underflows is below 2^-30 of the rounding error of a sum that overflows.
+    largest = functools.reduce(ops.maximum, [ops.abs(weight) for weight in weights])
+    k = ops.maximum(exponent(largest) + 1 + len(weights).bit_length(), 0)
+    up = power_of_two(k // 2, plain.dtype), power_of_two(k - k // 2, plain.dtype)
+    down = power_of_two(-(k // 2), plain.dtype), power_of_two(k // 2 - k, plain.dtype)
+    small = total([w * down[0] for w in weights], [term * down[1] for term in terms])
+    return ops.where(ops.isfinite(plain), plain, small * up[0] * up[1])
+
+
+def finite(x):
+    """x with ±∞ replaced by the largest finite numbers, where no gradient flows; nan stays."""
+    return ops.where(ops.isinf(x), ops.sign(x) * limits(x.dtype).max, x)
+
+
+def start(layer, argument, value, count):
+    """What `Parameter.initial` takes, from what the user gave for it.
+
+    Args:
+        layer, argument: their names, for the message.
+        value: a number, `count` numbers, or a Keras initializer (also its name or config).
+        count: how many numbers each group has.
+    """
+    if isinstance(value, (str, Mapping)) or callable(value):
+        return keras.initializers.get(value)
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
+        raise ValueError(
+            f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
+            f"initializer. Received: {argument}={value!r}"
+        )
+    return numbers
+
+
+def _element_wise(activation):
+    """The function of one entry of `activations`."""
+    if isinstance(activation, keras.layers.Layer):
+        if activation.weights or not activation.built:
+            raise ValueError(
+                "Mixture: a layer among the `activations` must have no weights of its own, and "
+                "need no building. "
+                f"Received: {activation!r}. Pass the function that it computes."
+            )
+        return activation.call  # not `__call__`, which may cast to float16
+    if isinstance(activation, str):
+        try:
+            return keras.activations.get(activation)
+        except ValueError:
+            pass  # Keras' message does not say where to look
+    elif callable(activation):
+        return activation
+    raise ValueError(
+        "Mixture: each activation must be a callable, a layer without weights, or the name of a "
+        f"function in keras.activations. Received: {activation!r}"
+    )
+
+
+def _name(activation):
+    if isinstance(activation, str):
+        return activation
+    return getattr(activation, "__name__", None) or getattr(activation, "name", repr(activation))
