@@ -1,6 +1,7 @@
 """Looking into a model: which learnable activations it has, and what their inputs are."""
 
 import functools
+from collections.abc import Sequence
 
 import keras
 from keras import ops
@@ -8,7 +9,9 @@ from keras import ops
 from keras_learnact.layers.base import LearnableActivation
 
 
-def activation_layers(model: keras.layers.Layer) -> list[LearnableActivation]:
+def activation_layers(
+    model: keras.layers.Layer | Sequence[keras.layers.Layer],
+) -> list[LearnableActivation]:
     """Every learnable activation of a model, each once, in the order of its definition.
 
     Found wherever a layer keeps them: in the model itself, in submodels, in wrappers such as
@@ -17,7 +20,7 @@ def activation_layers(model: keras.layers.Layer) -> list[LearnableActivation]:
     that is not built yet is listed too.
 
     Args:
-        model: a model or any other layer, also an activation itself.
+        model: a model or any other layer, also an activation itself; or a list of layers.
     """
     found, seen = [], set()
 
@@ -44,11 +47,16 @@ def activation_layers(model: keras.layers.Layer) -> list[LearnableActivation]:
     return found
 
 
-def named_activations(model: keras.layers.Layer) -> dict[str, LearnableActivation]:
+def named_activations(
+    model: keras.layers.Layer | Sequence[keras.layers.Layer],
+) -> dict[str, LearnableActivation]:
     """The `activation_layers` of a model by name, in the same order.
 
     The key is the layer's name. Submodels may have activations of the same name: the second of
     them is found under `name_2`, and so on.
+
+    Args:
+        model: as for `activation_layers`.
     """
     named = {}
     for layer in activation_layers(model):

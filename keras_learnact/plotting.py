@@ -88,7 +88,7 @@ def snapshot(model: keras.layers.Layer) -> dict[str, dict[str, np.ndarray]]:
 
 
 def plot(
-    model: keras.layers.Layer | Sequence[LearnableActivation],
+    model: keras.layers.Layer | Sequence[LearnableActivation] | dict[str, LearnableActivation],
     inputs=None,
     before: dict | None = None,
     *,
@@ -99,7 +99,8 @@ def plot(
     """Draws every learned function of a model, one panel each.
 
     Args:
-        model: a built model or layer; or a list of learnable activations.
+        model: a built model or layer; or a list of learnable activations; or a dictionary of
+            them by name, such as a part of `named_activations(model)`.
         inputs: data for the model. Behind every curve the distribution of the inputs that the
             activation gets on this data is drawn, and the curve is drawn where they are:
             between their 0.1 % and 99.9 % quantiles, and from -3 to 3 at least.
@@ -113,7 +114,7 @@ def plot(
 
     Errors:
         ValueError: the model has no learnable activation, or one without parameters yet;
-            `inputs` are given for a list of activations or together with `distributions`;
+            `inputs` are given without a model or together with `distributions`;
             `before` is of an activation with other parameters.
         ImportError: matplotlib is not installed.
 
@@ -124,14 +125,14 @@ def plot(
     >>> plot(model, x_train[:500], before).savefig("activations.png")
     """
     Figure = _figure_class()
-    is_list = not isinstance(model, keras.layers.Layer)
-    if inputs is not None and (is_list or distributions is not None):
+    is_model = isinstance(model, keras.layers.Layer)
+    if inputs is not None and (not is_model or distributions is not None):
         raise ValueError(
             "plot runs a model on `inputs`, so it takes them with a model and without "
             f"`distributions`. Received: {model!r} with distributions={distributions}. "
             "For a list of activations give distributions=input_distributions(model, inputs)."
         )
-    layers = {layer.name: layer for layer in model} if is_list else named_activations(model)
+    layers = model if isinstance(model, dict) else named_activations(model)
     if not layers:
         raise ValueError(f"plot found no learnable activation. Received: {model!r}")
     if inputs is not None:

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from keras_learnact.layers.base import LearnableActivation, Parameter
-from keras_learnact.observe import activation_layers
+from keras_learnact.observe import activation_layers, named_activations
 from keras_learnact.plotting import Distribution, input_distributions, plot, snapshot
 
 
@@ -156,6 +156,13 @@ def test_a_list_of_activations_is_drawn_with_distributions_of_their_model():
     assert titles(figure) == ["slope_1", "slope_2"]
     # slope_2 gets 4x = 40; a bin there is 0.3 wide.
     assert figure.axes[1].get_xlim()[1] == pytest.approx(40, abs=0.35)
+
+
+def test_a_dictionary_gives_activations_of_equal_names_their_own():
+    model = keras.Sequential([keras.Sequential([Slope(name="act")]) for _ in range(2)])
+    named = named_activations(model)
+    assert titles(plot(model)) == titles(plot(named)) == ["act", "act_2"]
+    assert titles(plot({"act_2": named["act_2"]})) == ["act_2"]
 
 
 def test_values_that_do_not_exist_leave_a_gap():
