@@ -9,6 +9,7 @@ import inspect
 import keras
 
 import keras_learnact as kla
+from training.config import UserError
 
 # Where the papers compare with another form than the default of the class.
 PAPERS_CHOICE = {
@@ -38,22 +39,22 @@ def create(name: str, rank: int, **arguments) -> keras.layers.Layer:
         rank: the rank of its input, batch axis included.
         **arguments: of the layer's constructor.
 
-    Errors: a ValueError for an unknown name, or for arguments that the activation does not take.
+    Errors: a `UserError` for an unknown name, or for arguments that the activation does not take.
     """
     known = registry()
     if name not in known:
-        raise ValueError(f"The activation must be one of {sorted(known)}. Received: {name!r}")
+        raise UserError(f"The activation must be one of {sorted(known)}. Received: {name!r}")
     if not inspect.isclass(known[name]):
         if arguments:
-            raise ValueError(f"{name} of Keras takes no arguments. Received: {arguments}")
+            raise UserError(f"{name} of Keras takes no arguments. Received: {arguments}")
         return keras.layers.Activation(name)
     if name == "prelu":
         # One slope for each layer, as the PAU paper counts it; Keras' default is one per element.
         arguments = {"shared_axes": list(range(1, rank)), **arguments}
     try:
         return known[name](**{**PAPERS_CHOICE.get(name, {}), **arguments})
-    except TypeError as error:
-        raise ValueError(f"{name} does not take these arguments: {arguments}. ({error})") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--activation={name} with {arguments}: {error}") from error
 
 
 def _is_activation(value):

@@ -9,6 +9,8 @@ import math
 import keras
 from keras import ops
 
+from training.config import UserError
+
 
 class _MovePixels(keras.layers.Layer):
     """In training pixel (i, j) of each image is taken from where `source` says; 0 from outside."""
@@ -88,5 +90,5 @@ def augmentation(name: str, seed: int) -> list[keras.layers.Layer]:
         "crop_and_flip": [CropAndFlip(4, seed=seed)],
     }
     if name not in layers:
-        raise ValueError(f"The augmentation must be one of {sorted(layers)}. Received: {name!r}")
+        raise UserError(f"The augmentation must be one of {sorted(layers)}. Received: {name!r}")
     return layers[name]

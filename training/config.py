@@ -1,16 +1,13 @@
-"""What a run is: a typed configuration, its flags, its presets and its quick form.
-
-Precedence, from weak to strong: the defaults below, a preset (`--config=FILE`), `--quick`, the
-other flags.
-"""
+"""What a run is: a typed configuration, its presets and its quick form."""
 
 import dataclasses
 import json
+import os
 import runpy
-import types
-import typing
 
-from absl import flags
+
+class UserError(ValueError):
+    """What only the user can mend: a program shows the message, without a traceback."""
 
 
 def _field(default, help, *, result=True):
@@ -101,80 +98,14 @@ def differences(wanted: dict, found: dict, config_class: type[Config]) -> list[s
 def load_preset(path: str, config_class: type[Config]) -> Config:
     """The `config` of a preset file.
 
-    Errors: a ValueError if the file has none, or one for another program.
+    Errors: a `UserError` if there is no such file, or its `config` is for another program.
     """
+    if not os.path.exists(path):
+        raise UserError(f"--config needs a file, say training/configs/NAME.py. Received: {path}")
     config = runpy.run_path(path).get("config")
     if not isinstance(config, config_class):
-        raise ValueError(
+        raise UserError(
             f"--config needs a file with `config = {config_class.__name__}(…)`. "
             f"Received: {path}, where config is {type(config).__name__}."
         )
     return config
-
-
-def define_flags(config_class: type[Config], values: flags.FlagValues = flags.FLAGS) -> None:
-    """One flag for each field; a flag that is not given is None and leaves the field alone."""
-    flags.DEFINE_string("config", None, "preset, say training/configs/NAME.py", flag_values=values)
-    flags.DEFINE_string(
-        "workdir", None, "where everything is written; default: runs/…", flag_values=values
-    )
-    for field, kind in _fields(config_class):
-        define = {
-            str: flags.DEFINE_string,
-            int: flags.DEFINE_integer,
-            float: flags.DEFINE_float,
-            bool: flags.DEFINE_bool,
-            tuple: flags.DEFINE_list,
-            dict: flags.DEFINE_string,
-        }[kind]
-        default = getattr(config_class(), field.name)
-        help = f"{field.metadata['help']} (default: {default})"
-        define(field.name, None, help, flag_values=values)
-
-
-def from_flags(
-    config_class: type[Config], values: flags.FlagValues = flags.FLAGS
-) -> tuple[Config, str]:
-    """The configuration and the workdir that the flags ask for."""
-    config = load_preset(values.config, config_class) if values.config else config_class()
-    given = {}
-    for field, kind in _fields(config_class):
-        value = values[field.name].value
-        if value is not None:
-            given[field.name] = _parse(field.name, kind, value)
-    if given.get("quick"):
-        config = quick(config)
-    config = dataclasses.replace(config, **given)
-    return config, values.workdir or _workdir(config)
-
-
-def _fields(config_class):
-    """Each field with its plain type: `float | None` is float, `tuple[int, ...]` is tuple."""
-    hints = typing.get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        kind = hints[field.name]
-        if isinstance(kind, types.UnionType):
-            kind = typing.get_args(kind)[0]
-        yield field, typing.get_origin(kind) or kind
-
-
-def _parse(name, kind, value):
-    if kind is tuple:
-        return tuple(int(part) for part in value)
-    if kind is dict:
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = None
-        if not isinstance(parsed, dict):
-            raise ValueError(
-                f'--{name} must be a JSON object, say \'{{"sharing": "channel"}}\'. '
-                f"Received: {value}"
-            )
-        return parsed
-    return value
-
-
-def _workdir(config):
-    words = [config.dataset, config.network, config.activation, f"seed{config.seed}"]
-    return "/".join(["runs", "_".join(words + ["quick"] * config.quick)])

@@ -12,27 +12,45 @@ import dataclasses
 import os
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import app, flags, logging
+
+from training.config import UserError
 
 # scikit-learn has no split of its own: a fixed one, stratified by class.
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST_SHARE = 0.2
 
-# Mean and standard deviation of the pixels as fractions of 255, and the augmentation, as in the
-# PAU paper's recipes. Any other data set: its own numbers, computed from its training images.
-MNIST_PIXELS = ((0.1307,), (0.3081,))
-PAPERS_INPUT = {
-    "mnist": (*MNIST_PIXELS, "rotation"),
-    "fashion_mnist": (*MNIST_PIXELS, "rotation"),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_and_flip"),
+
+class Recipe(NamedTuple):
+    """How the papers' programs feed a data set: pixel statistics as fractions of 255."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    augmentation: str
+
+
+# Any other data set: its own statistics, computed from its training images, and no augmentation.
+RECIPES = {
+    "mnist": Recipe((28, 28, 1), 10, (0.1307,), (0.3081,), "rotation"),
+    "fashion_mnist": Recipe((28, 28, 1), 10, (0.1307,), (0.3081,), "rotation"),
+    "cifar10": Recipe(
+        (32, 32, 3), 10, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), "crop_and_flip"
+    ),
+    # Augmented while its images still differ in size, see `training.imagenet`.
+    "imagenet2012": Recipe(
+        (224, 224, 3), 1000, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "none"
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images as raw pixels, uint8 `[n, height, width, channels]`, and their classes, int32 `[n]`."""
+    """Raw pixels, uint8 `[n, height, width, channels]`, with their classes, int32 `[n]`."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
@@ -53,15 +71,15 @@ class Images:
         return dataclasses.replace(self, train=train, test=test)
 
 
-class MissingDataset(RuntimeError):
+class MissingDataset(UserError):
     """A data set is not on this machine. The message says how to get it."""
 
 
 def load_images(name: str, data_dir: str, download: bool = False) -> Images:
     """A data set of images by its name.
 
-    Errors: a `MissingDataset` that says how to get it; a ValueError for a data set that is not
-    one of images of one size with a class each.
+    Errors: a `MissingDataset` that says how to get it; a `UserError` for a data set whose examples
+    are not an image with a class, or whose images differ in size.
     """
     if name == "digits":
         return _digits()
@@ -71,20 +89,15 @@ def load_images(name: str, data_dir: str, download: bool = False) -> Images:
     return _with_input_statistics(name, read_cache(path))
 
 
-def generated_images(shape: tuple[int, int, int], classes: int, examples: int) -> Images:
-    """Noise in the place of a data set that is not here: something to run on, nothing to learn."""
+def generated_images(name: str, examples: int) -> Images:
+    """Noise in the shape of a data set that is not here: something to run on, nothing to learn."""
+    recipe = RECIPES[name]
     random = np.random.default_rng(0)
-
-    def split():
-        return (
-            random.integers(0, 256, (examples, *shape), dtype=np.uint8),
-            random.integers(0, classes, examples, dtype=np.int32),
-        )
-
-    channels = shape[-1]
-    return Images(
-        split(), split(), classes, (0.5,) * channels, (0.29,) * channels, "none", "generated noise"
-    )
+    arrays = {"classes": recipe.classes, "source": f"generated noise, not {name}"}
+    for split in ("train", "test"):
+        arrays[f"{split}_images"] = random.integers(0, 256, (examples, *recipe.shape), "uint8")
+        arrays[f"{split}_labels"] = random.integers(0, recipe.classes, examples, "int32")
+    return _with_input_statistics(name, arrays)
 
 
 def load_table(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +109,7 @@ def load_table(name: str) -> tuple[np.ndarray, np.ndarray]:
         return inputs.astype("float32"), targets.astype("float32")
     if name == "sum_of_sines":
         return sum_of_sines()
-    raise ValueError(f'The data set must be "diabetes" or "sum_of_sines". Received: {name!r}')
+    raise UserError(f'The data set must be "diabetes" or "sum_of_sines". Received: {name!r}')
 
 
 def sum_of_sines(points: int = 3000) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +138,7 @@ def read_cache(path: Path) -> dict:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: delete it, it is made anew. ({error})") from error
+        raise UserError(f"{path} is damaged: delete it, it is made anew. ({error})") from error
 
 
 def _digits():
@@ -155,8 +168,8 @@ def _digits():
 
 def _with_input_statistics(name, arrays):
     train = arrays["train_images"]
-    if name in PAPERS_INPUT:
-        mean, deviation, augmentation = PAPERS_INPUT[name]
+    if name in RECIPES:
+        _, _, mean, deviation, augmentation = RECIPES[name]
     else:
         mean = tuple((train.mean((0, 1, 2)) / 255).tolist())
         # A constant channel is left as it is instead of divided by zero.
@@ -173,33 +186,49 @@ def _with_input_statistics(name, arrays):
     )
 
 
-def _read_tensorflow_dataset(name, data_dir, download):
-    """The arrays of a data set of TensorFlow Datasets, by the names they have in the cache."""
+def prepared(name: str, data_dir: str, download: bool):
+    """A builder of TensorFlow Datasets whose data set is there, and tensorflow_datasets itself.
+
+    Errors: a `MissingDataset` that says how to get it; a `UserError` for an unknown name.
+    """
     command = f"python -m training.datasets --dataset={name} --data_dir={data_dir} --download"
     try:
+        import tensorflow  # noqa: F401 (TensorFlow Datasets reads its files with it)
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise MissingDataset(
             f"{name} is not in {data_dir}, and getting it needs TensorFlow Datasets, which is not "
-            "installed here. Where it is (pip install tensorflow tensorflow-datasets "
+            f"installed here ({error}). Where it is (pip install tensorflow tensorflow-datasets "
             f"importlib_resources), run\n    {command}\n"
             f"and copy {name}.npz from its --data_dir to {data_dir} here."
         ) from error
-    builder = _builder(tfds, name, data_dir)
+    try:
+        builder = tfds.builder(name, data_dir=str(Path(data_dir).expanduser()), try_gcs=False)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(
+            "The data set must be digits or one that TensorFlow Datasets has by that name, see "
+            f"https://www.tensorflow.org/datasets/catalog. Received: {name!r}"
+        ) from error
     if not builder.is_prepared():
         if not download:
             raise MissingDataset(f"{name} is not in {data_dir}. This gets it:\n    {command}")
         builder.download_and_prepare()
+    return builder, tfds
+
+
+def _read_tensorflow_dataset(name, data_dir, download):
+    """The arrays of a data set of TensorFlow Datasets, by the names they have in the cache."""
+    builder, tfds = prepared(name, data_dir, download)
     splits = builder.info.splits
     test = next((split for split in ("test", "validation") if split in splits), None)
     if builder.info.supervised_keys != ("image", "label") or "train" not in splits or not test:
-        raise ValueError(
+        raise UserError(
             "An image classifier needs a data set of (image, label) with a split train and a split "
             f"test or validation. Received: {builder.info.full_name}, with "
             f"{builder.info.supervised_keys} and the splits {sorted(splits)}."
         )
     if None in builder.info.features["image"].shape:
-        raise ValueError(
+        raise UserError(
             f"The images of {name} differ in size, so they do not make one array. "
             f"Received: shape {builder.info.features['image'].shape}."
         )
@@ -218,18 +247,12 @@ def _read_tensorflow_dataset(name, data_dir, download):
     return arrays
 
 
-def _builder(tfds, name, data_dir):
-    try:
-        return tfds.builder(name, data_dir=str(Path(data_dir).expanduser()), try_gcs=False)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f'The data set must be "digits" or one that TensorFlow Datasets has by that name: '
-            f"https://www.tensorflow.org/datasets/catalog. Received: {name!r}"
-        ) from error
-
-
 def main(argv):
     values = flags.FLAGS
+    if values.dataset == "imagenet2012":
+        builder, _ = prepared(values.dataset, values.data_dir, values.download)
+        print(f"{builder.info.full_name} is in {values.data_dir}.")
+        return
     images = load_images(values.dataset, values.data_dir, values.download)
     print(
         f"{values.dataset}: {len(images.train[0])} training and {len(images.test[0])} test images "

@@ -44,3 +44,36 @@ class StartEpoch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.batches.start_epoch(epoch)
+
+
+class ArrayFeed:
+    """Training and test arrays for Keras' `fit`.
+
+    Args:
+        train: inputs and targets.
+        test: inputs and targets.
+        batch_size: of training. Tests run in larger batches.
+        seed: see `Batches`.
+    """
+
+    TEST_BATCH_SIZE = 256
+
+    def __init__(self, train, test, batch_size: int, seed: int):
+        self.batches = Batches(*train, batch_size, seed)
+        self.test = Batches(*test, max(batch_size, self.TEST_BATCH_SIZE))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.batches)
+
+    def arguments(self, first_epoch: int) -> dict:
+        """What Keras' `fit` is to be given: here the same for every first epoch."""
+        return {
+            "x": self.batches,
+            "validation_data": self.test,
+            "callbacks": [StartEpoch(self.batches)],
+        }
+
+    def some_inputs(self, count: int):
+        """The first test inputs."""
+        return self.test.inputs[:count]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from training import activations
+from training.config import UserError
 
 layers = keras.layers
 
@@ -36,7 +37,7 @@ class Unit:
     def alone(self, rank):
         """A new layer for where no weight layer of its own comes before the activation."""
         if self.pieces > 1:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} needs a dense or convolution layer right before it, and this network "
                 "has an activation without one. Use another network, say vgg8 or mobilenet_v2."
             )
@@ -84,7 +85,7 @@ def build(name: str, images, unit: Unit) -> keras.Model:
         unit: the activation.
     """
     if name not in NETWORKS:
-        raise ValueError(f"The network must be one of {sorted(NETWORKS)}. Received: {name!r}")
+        raise UserError(f"The network must be one of {sorted(NETWORKS)}. Received: {name!r}")
     network = NETWORKS[name]
     inputs = keras.Input(images.shape)
     scale = tuple(1 / (255 * deviation) for deviation in images.deviation)

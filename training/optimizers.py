@@ -3,7 +3,7 @@
 import keras
 
 from keras_learnact.optimizers import ActivationOptimizer
-from training.config import Config
+from training.config import Config, UserError
 
 SCHEDULES = ("constant", "exponential", "steps", "cosine")
 
@@ -22,7 +22,7 @@ def build(config: Config, steps_per_epoch: int) -> ActivationOptimizer:
     elif config.optimizer == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **common)
     else:
-        raise ValueError(f'The optimizer must be "adam" or "sgd". Received: {config.optimizer!r}')
+        raise UserError(f'The optimizer must be "adam" or "sgd". Received: {config.optimizer!r}')
     return ActivationOptimizer(optimizer, config.activation_learning_rate)
 
 
@@ -40,7 +40,7 @@ def schedule(config: Config, steps_per_epoch: int):
         return schedules.PiecewiseConstantDecay(boundaries, rates)
     if config.schedule == "cosine":
         return schedules.CosineDecay(rate, config.epochs * steps_per_epoch)
-    raise ValueError(f"The schedule must be one of {SCHEDULES}. Received: {config.schedule!r}")
+    raise UserError(f"The schedule must be one of {SCHEDULES}. Received: {config.schedule!r}")
 
 
 def _weight_decay(config):

@@ -1,0 +1,120 @@
+"""The loop of every training program: epochs, checkpoints, metrics.csv, divergence."""
+
+import csv
+import dataclasses
+import math
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import keras
+
+from training import checkpoints
+from training.config import Config, UserError, differences
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run came.
+
+    Args:
+        history: one row for each epoch: `epoch`, Keras' metrics, `seconds`.
+        diverged: whether the loss of the last epoch was not a finite number.
+    """
+
+    history: list[dict] = dataclasses.field(default_factory=list)
+    diverged: bool = False
+
+    def best(self, metric: str, largest: bool) -> dict:
+        """The row with the best value of a metric; the first of equal ones."""
+        rows = [row for row in self.history if math.isfinite(row[metric])] or self.history
+        return (max if largest else min)(rows, key=lambda row: row[metric])
+
+    def seconds_per_epoch(self) -> float:
+        """The median, so that compiling in the first epoch does not count."""
+        return statistics.median(row["seconds"] for row in self.history)
+
+
+def fit(trainer: keras.Model, feed, config: Config, workdir: Path, callbacks=()) -> Progress:
+    """Trains until `config.epochs` are done or the loss is not finite.
+
+    Resumes from `workdir/checkpoint.npz`, which every epoch writes; so a run that was killed loses
+    less than one epoch and ends as an undisturbed run does.
+
+    Args:
+        trainer: a compiled model.
+        feed: what `training.feeding.ArrayFeed` is: `arguments(first_epoch)` for Keras' `fit`.
+        config: the run.
+        workdir: an existing folder.
+        callbacks: more Keras callbacks.
+    """
+    path = workdir / "checkpoint.npz"
+    progress = Progress()
+    if path.exists():
+        state = checkpoints.read_state(path)
+        assert_same_run(config, state["config"], path)
+        checkpoints.restore(path, trainer)
+        progress.history = state["history"]
+        print(f"Goes on after epoch {len(progress.history)} of {config.epochs}: {path}")
+    done = len(progress.history)
+    if done < config.epochs:
+        arguments = feed.arguments(first_epoch=done)
+        recorder = _Recorder(progress, config, workdir, path)
+        arguments["callbacks"] = [*arguments["callbacks"], *callbacks, recorder]
+        trainer.fit(**arguments, initial_epoch=done, epochs=config.epochs, verbose=verbosity())
+    return progress
+
+
+def verbosity() -> int:
+    """Keras' `verbose`: a progress bar in a terminal, one plain line for an epoch in a log."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def assert_same_run(config: Config, found: dict, path: Path) -> None:
+    """Errors: a `UserError` if the file at `path` belongs to another configuration."""
+    other = differences(dataclasses.asdict(config), found, type(config))
+    if other:
+        raise UserError(
+            f"{path} belongs to another run: {'; '.join(other)}. Use another --workdir, or delete "
+            "this one."
+        )
+
+
+class _Recorder(keras.callbacks.Callback):
+    """After each epoch: a row of metrics.csv and a checkpoint, or the end if the loss diverged."""
+
+    def __init__(self, progress, config, workdir, path):
+        super().__init__()
+        self.progress = progress
+        self.config = config
+        self.workdir = workdir
+        self.path = path
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        metrics = {name: float(value) for name, value in logs.items()}
+        seconds = round(time.perf_counter() - self.start, 3)
+        self.progress.history.append({"epoch": epoch + 1, **metrics, "seconds": seconds})
+        _write_csv(self.workdir / "metrics.csv", self.progress.history)
+        if not math.isfinite(metrics["loss"]):
+            # The checkpoint stays at the last epoch that was sound.
+            self.progress.diverged = True
+            self.model.stop_training = True
+            print(f"Diverged in epoch {epoch + 1}: the loss is {metrics['loss']}.")
+            return
+        config = dataclasses.asdict(self.config)
+        state = {"config": config, "history": self.progress.history}
+        checkpoints.save(self.path, self.model, state)
+
+
+def _write_csv(path, rows):
+    beside = path.with_name(f".{path.name}")
+    with open(beside, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(beside, path)
