@@ -78,13 +78,20 @@ def input_distributions(model: keras.layers.Layer, x, batch_size: int = 256):
     return {name: seen for name, seen in distributions.items() if seen.counts.any()}
 
 
-def snapshot(model: keras.layers.Layer) -> dict[str, dict[str, np.ndarray]]:
+def snapshot(
+    model: keras.layers.Layer | Sequence[LearnableActivation],
+) -> dict[str, dict[str, np.ndarray]]:
     """The parameters of every learnable activation, to be given to `plot` later as `before`.
+
+    Args:
+        model: a model or any other layer; or a list of learnable activations.
 
     Returns:
         A dictionary from the activation's name (see `named_activations`) to its `parameters()`.
+        One that has none before the model's first call on data is missing.
     """
-    return {name: layer.parameters() for name, layer in named_activations(model).items()}
+    named = named_activations(model)
+    return {name: layer.parameters() for name, layer in named.items() if layer.groups is not None}
 
 
 def plot(
@@ -104,7 +111,7 @@ def plot(
         inputs: data for the model. Behind every curve the distribution of the inputs that the
             activation gets on this data is drawn, and the curve is drawn where they are:
             between their 0.1 % and 99.9 % quantiles, and from -3 to 3 at least.
-        before: a `snapshot` taken earlier. These functions are drawn in grey behind today's.
+        before: a `snapshot` taken earlier. These functions are drawn in grey.
         distributions: what `input_distributions` gave for the model, instead of `inputs`.
         max_curves: draws at most this many groups of an activation, evenly chosen.
         columns: at most so many panels stand beside each other.
@@ -187,12 +194,12 @@ def _draw(axes, name, layer, distribution, before, max_curves):
     count = min(layer.groups, max_curves)
     chosen = np.linspace(0, layer.groups - 1, count).astype(int)
     x = np.linspace(low, high, _POINTS)
+    _draw_curves(axes, x, _curves(layer, parameters, chosen, x), "learned", color=_LEARNED)
     if before is not None:
         _check_same_parameters(name, before, parameters)
+        # On top, as thin dashes: under a bundle of many curves it could not be seen.
         style = {"color": _START, "linestyle": (0, (4, 2))}
         _draw_curves(axes, x, _curves(layer, before, chosen, x), "before", **style)
-    _draw_curves(axes, x, _curves(layer, parameters, chosen, x), "learned", color=_LEARNED)
-
     family = type(layer).__name__
     if layer.groups > 1:
         family += f", {layer.groups} groups"

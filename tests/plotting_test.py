@@ -104,6 +104,10 @@ def test_a_snapshot_keeps_the_past():
     assert before == {"slope_0": {"slope": [[2.0]]}}
 
 
+def test_a_snapshot_leaves_out_what_has_no_parameters_yet():
+    assert list(snapshot([Slope(name="built"), Slope(name="later", sharing="unit")])) == ["built"]
+
+
 def test_the_curves_are_those_of_the_layer():
     layer = Slope(sharing="channel")
     layer(np.zeros((1, 3), "float32"))
