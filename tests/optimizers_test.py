@@ -225,12 +225,13 @@ def test_learning_rate_callbacks_act_on_the_main_rate():
 
 
 def test_constraints_hold_after_a_step():
-    class Bounded(Slope):
+    class NonNegativeSlope(Slope):
         def parameter_list(self):
-            return [Parameter("slope", 1, [2.0], constraint=lambda w: ops.maximum(w, 1.5))]
+            return [Parameter("slope", 1, [2.0], constraint=keras.constraints.NonNeg())]
 
-    model = keras.Sequential([keras.Input((1,)), Bounded()])
-    assert fit(model, ActivationOptimizer(SGD(0.1), activation_learning_rate=100.0)) == [1.5]
+    model = keras.Sequential([keras.Input((1,)), NonNegativeSlope()])
+    # The step alone would lead to 2 - 100.
+    assert fit(model, ActivationOptimizer(SGD(0.1), activation_learning_rate=100.0)) == [0]
 
 
 @pytest.mark.parametrize("frozen", ["activation", "kernel"])
