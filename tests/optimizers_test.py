@@ -166,6 +166,16 @@ def test_a_dynamic_loss_scale_around_it_skips_steps_that_overflow():
     assert int(optimizer.iterations) == 1
 
 
+def test_a_dynamic_loss_scale_replaces_a_fixed_one():
+    sgd = SGD(0.1, loss_scale_factor=1024.0)
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        ActivationOptimizer(sgd, activation_learning_rate=0.01)
+    )
+    kernel, slope = fit(product_model(), optimizer)
+    assert kernel == pytest.approx(3 - 0.1 * 2, rel=1e-6)
+    assert slope == pytest.approx(2 - 0.01 * 3, rel=1e-6)
+
+
 def test_gradients_accumulate_in_both_optimizers():
     optimizer = ActivationOptimizer(
         SGD(0.1, gradient_accumulation_steps=2), activation_learning_rate=0.01
