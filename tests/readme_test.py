@@ -1,5 +1,6 @@
 """What README.md and CONTRIBUTING.md say is true."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import keras
 import pytest
 
 from keras_learnact import layers
+from training.config import ImageConfig, RegressionConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,3 +44,16 @@ def test_make_knows_its_targets(page):
     named = re.findall(r"(?:^ {4}|`)make ([a-z -]+?)(?=`| {2})", PAGES[page], re.MULTILINE)
     assert named
     assert set(" ".join(named).split()) <= targets
+
+
+def test_the_commands_name_programs_and_presets_that_exist():
+    assert (programs := re.findall(r"python -m training\.(\w+)", README))
+    assert (presets := re.findall(r"--config=(\S+)", README))
+    for path in [f"training/{program}.py" for program in programs] + presets:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_commands_name_flags_that_exist():
+    fields = dataclasses.fields(ImageConfig) + dataclasses.fields(RegressionConfig)
+    flags = {field.name for field in fields} | {"config", "workdir", "help"}
+    assert set(re.findall(r"[ `]--(\w+)", README)) <= flags
