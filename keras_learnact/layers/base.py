@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common import global_state
 
 PACKAGE = "keras_learnact"
 SHARING_WORDS = ("layer", "channel", "unit")
@@ -203,6 +204,7 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
     def get_config(self):
+        _mark_as_shareable(self)
         return {**super().get_config(), "sharing": self.sharing, "axis": self.axis}
 
     # Shapes.
@@ -280,15 +282,28 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
             )
 
 
-def serialize(value):
-    """A constructor argument as `get_config` gives it: callables and arrays become plain data."""
+def _mark_as_shareable(layer):
+    """Makes a saved model say which layers have this very object as their activation.
+
+    While Keras saves, it notes an object's identity from its second mention on; the first, in an
+    `activation=` argument, is copied before that, and one object would be loaded as two. An entry
+    before the first mention makes Keras note the identity every time.
+    """
+    mentions = global_state.get_global_attribute("shared_objects/id_to_config_map")
+    if mentions is not None:  # saving
+        mentions.setdefault(id(layer), {})
+
+
+def standardized(value):
+    """Sequences and arrays as (nested) tuples, as Keras does: equal after a file's lists too."""
     if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return type(value)(serialize(v) for v in value)
-    if value is None or isinstance(value, (str, int, float, bool, Mapping)):
-        return value
-    return keras.saving.serialize_keras_object(value)
+        value = value.tolist()
+    return tuple(map(standardized, value)) if isinstance(value, (list, tuple)) else value
+
+
+def serialize(value):
+    """A constructor argument as `get_config` gives it: a callable becomes plain data."""
+    return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 
 def deserialize(value):

@@ -10,12 +10,15 @@ from keras_learnact.layers.base import (
     Parameter,
     deserialize,
     serialize,
+    standardized,
 )
 from keras_learnact.numerics import exponent, limits, power_of_two
 
 # Version C keeps its denominator this far from zero.
 EPSILON_C = 0.1
-VERSIONS = ("A", "B", "C", "N")
+# A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where its power of two
+# underflows, so when it is below 1: less than half a unit in the last place, whatever its coefficient.
+HEADROOM = 40
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -81,14 +84,14 @@ class PAU(LearnableActivation):
         **kwargs,
     ):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
-        self.degrees = degrees
+        self.degrees = standardized(degrees)
         self.version = denominator
-        self.initial = initial
+        self.initial = standardized(initial)
         self.numerator_regularizer = keras.regularizers.get(numerator_regularizer)
         self.denominator_regularizer = keras.regularizers.get(denominator_regularizer)
         self.numerator_constraint = keras.constraints.get(numerator_constraint)
         self.denominator_constraint = keras.constraints.get(denominator_constraint)
-        self._start = fitting.start(initial, degrees, denominator)
+        self._start = fitting.start(self.initial, self.degrees, denominator)
 
     def parameter_list(self):
         numerator, denominator = self._start
@@ -145,10 +148,11 @@ class PAU(LearnableActivation):
 def rational(x, numerator, denominator, version):
     """P(x) / Q(x) as `PAU` defines it, without overflow or underflow on the way.
 
-    x is taken apart into r 2^e with e = 0 for |x| < 2 and 1 <= |r| < 2 beyond. With E = the
-    largest exponent among a polynomial's terms, the term c_k x^k 2^-E = c_k 2^(k e - E) r^k is at
-    most about 2^k: sums are safe, and a term that underflows is too small to matter. The powers of
-    two are exact and constant for the gradient, so autodiff gives the derivatives of P/Q.
+    x is taken apart into r 2^e with e = 0 for |x| < 2 and 1 <= |r| < 2 beyond. Every polynomial is
+    scaled by 2^-E, term by term: c_k x^k 2^-E = c_k 2^(k e - E) r^k. E is 0 for moderate terms, and
+    else their largest exponent, less some headroom: sums are safe, and a term that underflows is too
+    small to matter. The powers of two are exact and constant for the gradient, so that autodiff gives
+    the derivatives of P/Q.
 
     In the last few octaves before overflow, and where P/Q overflows, the value has no gradient
     (0): there the chain rule would multiply ∞ by 0.
@@ -173,8 +177,8 @@ def rational(x, numerator, denominator, version):
     # In two steps: 2^-127 alone is below the normal float32 numbers.
     r = x * power_of_two(-(e // 2), dtype) * power_of_two(e // 2 - e, dtype)
 
-    q_exponent = _largest_exponent(b, first, exponent_of_x, top, at_least=0)
-    p_exponent = _largest_exponent(a, 0, exponent_of_x, top, at_least=q_exponent)
+    q_exponent = _largest_exponent(b, first, exponent_of_x, top, 0 * exponent_of_x)
+    p_exponent = _largest_exponent(a, 0, exponent_of_x, top, q_exponent)
 
     def scaled(coefficients, first, scale):
         # A power reaches its bound only if its coefficient is 0 or all but: then the term vanishes
@@ -237,11 +241,11 @@ def _magnitude(x):
 
 
 def _largest_exponent(coefficients, first, exponent_of_x, top, at_least):
-    """An upper bound, within 1 + k, of the exponents of all terms c_k x^k."""
+    """How far to scale a polynomial down so that its terms are about 2^HEADROOM at most."""
     for k, c in enumerate(coefficients, first):
         of_c = ops.where(c == 0, -4 * top, exponent(c))
-        # Of c alone too: c 2^-result stays well within the numbers where |x| < 1.
-        of_term = ops.maximum(of_c + k * exponent_of_x, of_c - top + 8)
+        # Of c alone too: c 2^-result and sums of it stay within the numbers where |x| < 1.
+        of_term = ops.maximum(of_c + k * exponent_of_x - HEADROOM, of_c - top + 8)
         at_least = ops.maximum(at_least, of_term)
     return at_least
 

@@ -9,6 +9,7 @@ from keras_learnact.layers.base import (
     Parameter,
     deserialize,
     serialize,
+    standardized,
 )
 from keras_learnact.layers.pau import polynomial_text, rational
 
@@ -59,11 +60,11 @@ class SLAF(LearnableActivation):
                 f"Received: order={order!r}"
             )
         self.order = order
-        self.initial = initial
+        self.initial = standardized(initial)
         self.regularizer = keras.regularizers.get(regularizer)
         self.constraint = keras.constraints.get(constraint)
         # A polynomial is a rational function without a denominator.
-        function = initial if isinstance(initial, str) or callable(initial) else (initial, ())
+        function = (self.initial, ()) if isinstance(self.initial, tuple) else initial
         self._start, _ = fitting.start(function, (order, 0), "A")
 
     def parameter_list(self):

@@ -1,0 +1,17 @@
+"""Every activation of the package, one line each: the only list."""
+
+from keras_learnact.layers.apl import APL as APL
+from keras_learnact.layers.base import LearnableActivation as LearnableActivation
+from keras_learnact.layers.base import Parameter as Parameter
+from keras_learnact.layers.deu import DEU as DEU
+from keras_learnact.layers.maxout import Maxout as Maxout
+from keras_learnact.layers.maxout import MaxoutConv2D as MaxoutConv2D
+from keras_learnact.layers.maxout import MaxoutDense as MaxoutDense
+from keras_learnact.layers.mixture import Mixture as Mixture
+from keras_learnact.layers.pau import PAU as PAU
+from keras_learnact.layers.rpau import RPAU as RPAU
+from keras_learnact.layers.rrelu import RReLU as RReLU
+from keras_learnact.layers.slaf import SLAF as SLAF
+from keras_learnact.layers.srelu import SReLU as SReLU
+
+__all__ = [name for name, value in list(globals().items()) if isinstance(value, type)]
