@@ -59,7 +59,10 @@ class Maxout(keras.layers.Layer):
         axis, channels = self._channels(inputs.shape)
         shape = ops.shape(inputs)
         split = (*shape[:axis], channels // self.pieces, self.pieces, *shape[axis + 1 :])
-        return ops.max(ops.reshape(inputs, split), axis=axis + 1)
+        x = ops.reshape(inputs, split)
+        # XLA's maximum loses nan on CPUs.
+        has_nan = ops.any(ops.isnan(x), axis=axis + 1)
+        return ops.where(has_nan, float("nan"), ops.max(x, axis=axis + 1))
 
     def compute_output_shape(self, input_shape):
         axis, channels = self._channels(input_shape)

@@ -96,7 +96,7 @@ class SReLU(LearnableActivation):
         super().build(input_shape)
 
     def function(self, x, t_left, a_left, t_right, a_right):
-        frozen = ops.convert_to_tensor(self.frozen) > 0
+        frozen = self.frozen > 0
         parameters = [
             ops.where(frozen, ops.stop_gradient(p[0]), p[0])
             for p in (t_left, a_left, t_right, a_right)
