@@ -70,6 +70,7 @@ class ArrayFeed:
         """What Keras' `fit` is to be given: here the same for every first epoch."""
         return {
             "x": self.batches,
+            "shuffle": False,  # Keras would shuffle the batches, by Python's global generator
             "validation_data": self.test,
             "callbacks": [StartEpoch(self.batches)],
         }

@@ -87,7 +87,7 @@ def _train_fold(config, workdir, table, fold):
     progress = loop.fit(trainer, feed, config, workdir)
 
     model = _on_raw_numbers(network, to_x, to_y)
-    predicted = model.predict(inputs[fold], verbose=0)[:, 0]
+    predicted = keras.ops.convert_to_numpy(model(inputs[fold]))[:, 0]
     squares = np.mean((predicted - targets[fold]) ** 2)
     if not progress.diverged:
         records.write_model(workdir, model, before, inputs[fold][:PICTURED_EXAMPLES])
