@@ -135,7 +135,7 @@ def write_cache(path: Path, arrays: dict) -> None:
 
 def read_cache(path: Path) -> dict:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise UserError(f"{path} is damaged: delete it, it is made anew. ({error})") from error

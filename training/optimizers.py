@@ -2,13 +2,13 @@
 
 import keras
 
-from keras_learnact.optimizers import ActivationOptimizer
+from keras_learnact import optimizers
 from training.config import Config, UserError
 
 SCHEDULES = ("constant", "exponential", "steps", "cosine")
 
 
-def build(config: Config, steps_per_epoch: int) -> ActivationOptimizer:
+def build(config: Config, steps_per_epoch: int) -> optimizers.ActivationOptimizer:
     """Two optimizers of one kind: one for the weights, one for the activation parameters.
 
     The activation parameters have no weight decay, and the learning rate of the weights unless
@@ -23,7 +23,15 @@ def build(config: Config, steps_per_epoch: int) -> ActivationOptimizer:
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **common)
     else:
         raise UserError(f'The optimizer must be "adam" or "sgd". Received: {config.optimizer!r}')
-    return ActivationOptimizer(optimizer, config.activation_learning_rate)
+    return optimizers.ActivationOptimizer(
+        optimizer, config.activation_learning_rate, select=is_activation_parameter
+    )
+
+
+@keras.saving.register_keras_serializable("training")
+def is_activation_parameter(variable) -> bool:
+    """Also the slopes of Keras' PReLU, which does not know that it is a learnable activation."""
+    return optimizers.is_activation_parameter(variable) or variable.name == "alpha"
 
 
 def schedule(config: Config, steps_per_epoch: int):
