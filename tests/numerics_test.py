@@ -1,0 +1,29 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_learnact.numerics import exponent, power_of_two
+
+
+def test_exponents_by_hand():
+    x = np.array([1, 1.999, 2, -8, 0.5, 3.4e38, 1.2e-38], "float32")
+    assert ops.convert_to_numpy(exponent(ops.convert_to_tensor(x))).tolist() == [
+        *(0, 0, 1, 3, -1, 127, -126),
+    ]
+
+
+def test_what_is_no_normal_number_has_an_exponent_beyond_all_others():
+    x = np.array([0, 1e-40, np.inf, np.nan], "float32")
+    assert ops.convert_to_numpy(exponent(ops.convert_to_tensor(x))).tolist() == [
+        *(-127, -127, 128, 128),
+    ]
+
+
+@pytest.mark.parametrize("dtype, integer, top", [("float32", "int32", 127), ("float64", "int64", 1023)])
+def test_powers_of_two_are_exact_and_end_in_zero(dtype, integer, top):
+    tensor = ops.convert_to_tensor(np.array([-5 * top, -top, 1 - top, -1, 0, 3, top], integer))
+    if keras.backend.standardize_dtype(tensor.dtype) != integer:
+        pytest.skip("JAX has no 64-bit numbers unless its 64-bit mode is on")
+    expected = [0, 0, 2.0 ** (1 - top), 0.5, 1, 8, 2.0**top]
+    assert ops.convert_to_numpy(power_of_two(tensor, dtype)).tolist() == expected
