@@ -1,12 +1,15 @@
 """Callbacks for `fit` that know learnable activations."""
 
+import os
+import time
 import warnings
 
 import keras
 import numpy as np
 
+from keras_learnact import plotting
 from keras_learnact.layers.srelu import SReLU
-from keras_learnact.observe import activation_layers, record_inputs
+from keras_learnact.observe import activation_layers, named_activations, record_inputs
 
 
 class SReLUThresholds(keras.callbacks.Callback):
@@ -112,6 +115,127 @@ class SReLUThresholds(keras.callbacks.Callback):
         layer.t_right.assign(np.where(np.isfinite(new), new, old["t_right"]))
 
 
+class ActivationBoard(keras.callbacks.Callback):
+    """Writes for TensorBoard how the activations of a model learn, without TensorFlow.
+
+    For each learnable activation: every parameter as a histogram over its groups, each of its
+    coefficients as a scalar (of several groups their mean), and the curve as an image, with the
+    one that it had when training began in grey. Beside them what Keras' own `TensorBoard`
+    callback writes, which needs TensorFlow: losses and metrics as `epoch_loss`, `epoch_accuracy`
+    and so on, those of training in `log_dir/train`, those of validation in `log_dir/validation`.
+
+    Training that goes on with `fit(initial_epoch=…)` goes on in the same diagrams.
+
+    Args:
+        log_dir: where the event files go. See them with `tensorboard --logdir log_dir`.
+        every: when the activations are written: `"epoch"`, at the end of every epoch; or a
+            number of training steps. The horizontal axis then counts the optimizer's steps.
+        inputs: data for the model, a few hundred samples. Behind every curve the distribution
+            of the activation's inputs on this data is drawn.
+        before: a `keras_learnact.plotting.snapshot`, drawn in grey instead of the functions
+            at the beginning of this `fit`.
+
+    Errors:
+        ImportError: tensorboardX or matplotlib is not installed.
+
+    Example:
+
+    >>> model.fit(x, y, callbacks=[ActivationBoard("runs/first", inputs=x[:500])])
+    """
+
+    def __init__(self, log_dir, every="epoch", inputs=None, before=None):
+        super().__init__()
+        is_count = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+        if every != "epoch" and not is_count:
+            raise ValueError(
+                'ActivationBoard: `every` must be "epoch" or a number of training steps >= 1. '
+                f"Received: every={every!r}"
+            )
+        try:
+            # Now, and not only when the first epoch is over.
+            import matplotlib.figure  # noqa: F401
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "ActivationBoard writes with tensorboardX and draws with matplotlib. Get them "
+                "with: pip install tensorboardX matplotlib"
+            ) from error
+        self.log_dir = log_dir
+        self.every = every
+        self.inputs = inputs
+        self.before = before
+
+    # Of `self.model`: on JAX each access to it copies the state of the training loop into the
+    # model's variables, which are empty or old in between. So no layer is kept from call to call.
+
+    def on_train_begin(self, logs=None):
+        model = self.model
+        self._start = plotting.snapshot(model) if self.before is None else self.before
+        # A model with a training step of its own may keep its optimizers elsewhere.
+        optimizer = getattr(model, "optimizer", None)
+        self._steps = int(optimizer.iterations) if optimizer else 0
+        self._writers = {}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._steps_before = self._steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        written = self._steps
+        self._steps = self._steps_before + batch + 1
+        # Keras calls once for several steps when it is compiled with `steps_per_execution`.
+        if self.every != "epoch" and self._steps // self.every > written // self.every:
+            self._write_activations(self._steps)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.every == "epoch":
+            self._write_activations(epoch)
+        logs = dict(logs or {})
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer:
+            logs["learning_rate"] = optimizer.learning_rate
+        for name, value in logs.items():
+            run = "validation" if name.startswith("val_") else "train"
+            name = name.removeprefix("val_")
+            self._writer(run).add_scalar(f"epoch_{name}", float(value), epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs=None):
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, run):
+        if run not in self._writers:
+            import tensorboardX
+
+            self._writers[run] = tensorboardX.SummaryWriter(
+                os.path.join(self.log_dir, run),
+                # Without it a file is overwritten that began in the same second.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        return self._writers[run]
+
+    def _write_activations(self, step):
+        writer, model = self._writer("train"), self.model
+        distributions = None
+        if self.inputs is not None:
+            distributions = plotting.input_distributions(model, self.inputs)
+        for name, layer in named_activations(model).items():
+            for parameter, values in layer.parameters().items():
+                values = values.astype("float64")  # in which sums and squares do not overflow
+                finite = values[np.isfinite(values)]
+                if finite.size:  # a diverged activation may have nothing to count
+                    bins = _bin_edges(finite)
+                    writer.add_histogram(f"{name}/{parameter}", finite, step, bins)
+                with np.errstate(invalid="ignore"):  # inf - inf
+                    means = values.mean(axis=0)
+                for j, mean in enumerate(means):
+                    writer.add_scalar(f"{name}/{parameter}_{j}", mean, step)
+            figure = plotting.plot({name: layer}, before=self._start, distributions=distributions)
+            writer.add_image(f"{name}/curve", _pixels(figure), step, dataformats="HWC")
+        writer.flush()
+
+
 def _by_group(layer, inputs):
     """The inputs of a learnable activation as `[groups, inputs of each group]`."""
     if layer.sharing == "layer":
@@ -119,3 +243,18 @@ def _by_group(layer, inputs):
     if layer.sharing == "unit":
         return inputs.reshape(len(inputs), -1).T
     return np.moveaxis(inputs, layer.axis, 0).reshape(layer.groups, -1)
+
+
+def _bin_edges(values):
+    """The edges of 32 bins around finite values; distinct, also where all values are equal."""
+    margin = 1e-12 + 1e-9 * np.abs(values).max()
+    return np.linspace(values.min() - margin, values.max() + margin, 33)
+
+
+def _pixels(figure):
+    """A figure as an array [height, width, 3] of bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[:, :, :3]
