@@ -1,0 +1,553 @@
+"""DEU: the differential equation unit, a solution of a learned differential equation."""
+
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_learnact.layers.base import (
+    PACKAGE,
+    LearnableActivation,
+    Parameter,
+    deserialize,
+    serialize,
+)
+from keras_learnact.numerics import limits
+
+# The authors' guards.
+EPSILON = 0.01
+MAX_EXPONENT = 14.0
+LIMIT = 1000.0
+
+# The authors' sharpness of the smoothed step H(x) = 1 / (1 + e^(-100 x)), where a = b = 0.
+SHARPNESS = 100.0
+
+# Half the width of the band around D = 0, in D / (b² + 4|ac|), in which (c1, c2) pass from one of
+# the table's bases to the next. The authors' own band, |D| < 0.01, has this size where b² + 4|ac| = 1.
+BAND = 0.01
+
+NAMES = ("a", "b", "c", "c1", "c2")
+
+# |δ| t² below which cosh and sinh are summed as series in it.
+NEAR = 0.25
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DEU(LearnableActivation):
+    """Differential equation unit: the solution of an equation whose coefficients are learned.
+
+    Formula: y = f(x) solves, on both sides of 0,
+
+        a y″ + b y′ + c y = H(x),   H(x) = 1 for x > 0, else 0.
+
+    A coefficient of magnitude below epsilon counts as 0. With D = b² - 4ac:
+
+        a b c                  f(x)
+        0 0 0                  x (a convention)
+        0 0 ≠                  1 / (c (1 + e^(-100 x))), a smoothed H(x) / c
+        0 ≠ 0                  H x/b + c1
+        0 ≠ ≠                  c1 e^(-cx/b) + H (1 - e^(-cx/b)) / c
+        ≠ 0 0                  c1 x + c2 + H x²/(2a)
+        ≠ 0 ≠, ac > 0          c1 cos ωx + c2 sin ωx + H (1 - cos ωx) / c,   ω = √(ac)/a
+        ≠ 0 ≠, ac < 0          c1 e^(-ωx) + c2 e^(ωx) + H (1 - cosh ωx) / c,   ω = √(-ac)/a
+        ≠ ≠ 0                  -(a c1/b) e^(-bx/a) + c2 + H (x/b - a (1 - e^(-bx/a)) / b²)
+        ≠ ≠ ≠, D < 0           E (c1 cos φ + c2 sin φ) + H (1 - E (cos φ + (b/s) sin φ)) / c,
+                               E = e^(-bx/(2a)), φ = sx/(2a), s = √(-D)
+        ≠ ≠ ≠, D = 0           e^(-rx) (c1 x + c2) + H (1 - e^(-rx) (1 + rx)) / c,   r = 2c/b
+        ≠ ≠ ≠, D > 0           c1 q + c2 p + H (1 - ((b + s) p + (s - b) q) / (2s)) / c,
+                               p = e^((s - b)x/(2a)), q = e^(-(s + b)x/(2a)), s = √D
+
+    It starts with a, b, c drawn from [0, 1) and c1 = c2 = 0, so that f(x) = 0 for x <= 0.
+    a = c = c1 = 0, b = 1 is ReLU: `DEU(initial=(0, 1, 0, 0, 0))`.
+
+    Through D = 0 the function and its derivatives by x, a, b, c are continuous and the derivatives
+    are the true ones, not those along the surface D = 0. This holds for the part with H as it
+    stands. The parts with c1 and c2 do not meet in the table: at D = 0 they read E c1 from below,
+    E (c1 x + c2) there, E (c1 + c2) from above. For |D| < 0.01 (b² + 4|ac|), (c1, c2) therefore
+    pass smoothly from each basis to the next: the value is the mean of the table's rows, the row of
+    D = 0 continued as E (c1 S + c2 C) with C = cosh σx, S = sinh(σx)/σ, σ² = D/(4a²), its weight
+    going from 1 at D = 0 to 0. So f solves the equation everywhere, equals the table at D = 0 and
+    outside of the band, and with c1 = c2 = 0 it equals the table everywhere.
+
+    At |a|, |b| or |c| = epsilon the function jumps, as in the paper; a coefficient below epsilon has
+    gradient 0.
+
+    Guards, the authors' by default: an exponential stops growing at e^max_exponent (where H = 1
+    all of the unit's time stops there), and f is clipped to ±limit. Derivatives are those of this
+    guarded function, so 0 where it is clipped; they are not themselves clipped (the authors' are, to
+    ±1000), because their own derivatives would be wrong: use an optimizer's `clipvalue`.
+
+    f(±∞) is f of a large finite number; f(nan) and f with a nan among its parameters are nan.
+
+    Args:
+        initial: where (a, b, c, c1, c2) start: five entries, each a number, a Keras initializer, or
+            None for the start above.
+        epsilon: which coefficients count as 0, at least 1e-6.
+        max_exponent: the largest exponent of an exponential. None: the largest that is safe, 35 in
+            float32.
+        limit: the largest |f(x)|. None: no limit.
+        sharing: see `LearnableActivation`; each unit has its own equation by default.
+        axis: see `LearnableActivation`.
+        regularizer: optional Keras regularizer of each of the five.
+        constraint: optional Keras constraint of each of the five.
+
+    Weights: `a`, `b`, `c`, `c1`, `c2`, each [groups, 1].
+
+    Raises:
+        ValueError: for an `initial` that is not five such entries, an epsilon below 1e-6, a
+            max_exponent or limit that is not positive.
+
+    Example:
+
+    >>> layer = DEU(initial=(0, 2, 1, 0.5, 0), sharing="layer")
+    >>> layer.formula()
+    'f(x) = 0.5 exp(-0.5 x) + H(x) (1 - exp(-0.5 x))'
+
+    Reference: Torkamani, Shankar, Rooshenas, Wallis: Differential Equation Units: Learning
+    Functional Forms of Activation Functions from Data, AAAI 2020, Table 1 and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        initial=None,
+        epsilon=EPSILON,
+        max_exponent=MAX_EXPONENT,
+        limit=LIMIT,
+        sharing="unit",
+        axis=-1,
+        regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        if not _is_number(epsilon) or not 1e-6 <= epsilon < math.inf:
+            raise ValueError(
+                "DEU: `epsilon` must be a number >= 1e-6, since 1/c must stay representable. "
+                f"Received: epsilon={epsilon!r}"
+            )
+        for name, value in (("max_exponent", max_exponent), ("limit", limit)):
+            if value is not None and not (_is_number(value) and value > 0):
+                raise ValueError(
+                    f"DEU: `{name}` must be a positive number, or None for no such guard. "
+                    f"Received: {name}={value!r}"
+                )
+        self.initial = initial
+        self.epsilon = epsilon
+        self.max_exponent = max_exponent
+        self.limit = limit
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.constraint = keras.constraints.get(constraint)
+        self._start = _start(initial)
+
+    def parameter_list(self):
+        return [
+            Parameter(name, 1, start, self.regularizer, self.constraint)
+            for name, start in zip(NAMES, self._start, strict=True)
+        ]
+
+    def function(self, x, a, b, c, c1, c2):
+        return deu(
+            x, a[0], b[0], c[0], c1[0], c2[0], self.epsilon, self.max_exponent, self.limit
+        )
+
+    def text(self, a, b, c, c1, c2):
+        numbers = [ops.convert_to_tensor(p[0]) for p in (a, b, c, c1, c2)]
+        unit = _unit(*numbers, self.epsilon, self.max_exponent)
+        unit = _Unit(*(ops.convert_to_numpy(value).item() for value in unit))
+        return _text(unit, a.item(), b.item(), c.item(), c1.item(), c2.item())
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "initial": serialize(self.initial),
+            "epsilon": self.epsilon,
+            "max_exponent": self.max_exponent,
+            "limit": self.limit,
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+            "constraint": keras.constraints.serialize(self.constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        initial = config["initial"]
+        if isinstance(initial, (list, tuple)):
+            initial = type(initial)(deserialize(entry) for entry in initial)
+        return cls(**{**config, "initial": initial})
+
+
+def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LIMIT):
+    """The solution of a y″ + b y′ + c y = H(x) that `DEU` defines.
+
+    `_unit` brings the eleven rows, once for each set of parameters, to one form in the time t = rate x:
+
+        f = k1 f1 + k2 f2 + the part driven by H,
+
+    (f1, f2) = (e^(p1 t), e^(p2 t)) where the exponents are well apart or a = 0, else
+    (E cosh √z, E t sinh(√z)/√z) with E = e^(p1 t), p1 = p2 and z = δt², which are smooth through
+    D = 0, cosine and sine beyond. So each element takes two exponentials, a sine and a cosine.
+
+    Args:
+        x: float tensor.
+        a, b, c, c1, c2: tensors of x's dtype, of shapes that broadcast with x.
+        epsilon, max_exponent, limit: see `DEU`.
+    """
+    unit = _unit(a, b, c, c1, c2, epsilon, max_exponent)
+    undefined = ops.isnan(x) | unit.undefined
+    x = ops.where(undefined, 0.0, x)
+    # Beyond these bounds time stands still, also at ±∞.
+    t = ops.clip(unit.rate * x, unit.start, unit.end)
+
+    z = unit.delta * t * t
+    far = ops.abs(z) >= NEAR
+    apart, turning = far & (z > 0), far & (z < 0)
+    root = ops.sqrt(ops.where(far, ops.abs(z), 1.0))
+    step = _only(apart, root)
+    exponent1 = ops.minimum(unit.p1 * t + step, unit.max_exponent)
+    exponent2 = ops.minimum(unit.p2 * t - step, unit.max_exponent)
+    e1, e2 = ops.exp(exponent1), ops.exp(exponent2)
+    cosh, sinh = _cosh_and_sinh(_only(~far, z))
+    cosh = ops.where(turning, ops.cos(root), cosh)
+    sinh = ops.where(turning, ops.sin(root) / root, sinh)
+    f1 = ops.where(unit.spread, e1, ops.where(apart, (e1 + e2) / 2, cosh * e1))
+    f2 = ops.where(
+        unit.spread, e2, ops.where(apart, t * ((e1 - e2) / (2 * root)), t * sinh * e1)
+    )
+
+    # The part driven by H, f for c1 = c2 = 0, in the form that does not cancel. Early, while all
+    # exponents are below 1, it is gain t² times a divided difference, a series in them. Later it is
+    # itself l1 f1 + l2 f2 + a rest: 1/c, or what a first-order unit with the slow exponential gives.
+    driven = t > 0
+    early = driven & unit.second & (unit.radius * t < 1)
+    late = driven & ~early
+    small = ops.abs(exponent2) < 1
+    flat = unit.spread & late & small
+    series = _divided_difference(
+        ops.where(early, exponent1 + exponent2, _only(flat, exponent2)),
+        _only(early, exponent1 * exponent2 - z),
+    )
+    steep = ops.where(small, 1.0, exponent2)
+    slow_response = t * ops.where(flat, 1 + _only(flat, exponent2) * series, (e2 - 1) / steep)
+    rest = unit.rest * ops.where(unit.spread, slow_response, 1.0)
+    rest = ops.where(early, unit.gain * t * (t * series), _only(late, rest))
+
+    y = (
+        _bounded(ops.where(late, unit.k1 + unit.l1, unit.k1) * f1, unit.reach)
+        + _bounded(ops.where(late, unit.k2 + unit.l2, unit.k2) * f2, unit.reach)
+        + _bounded(rest, unit.reach)
+    )
+    y = ops.where(unit.step, unit.rest / (1 + e1), y)
+    y = ops.where(unit.identity, x, y)
+    if limit is not None:
+        y = ops.clip(y, -limit, limit)
+    return ops.where(undefined, float("nan"), y)
+
+
+class _Unit(NamedTuple):
+    """What deu() needs to know of one set of parameters; each entry has their shape.
+
+    Where a ≠ 0, λ² - 2αλ + η = 0 is the equation's characteristic polynomial in the unit's time and
+    δ = α² - η, the sign of D.
+    """
+
+    undefined: object  # a parameter is nan
+    second: object  # a ≠ 0
+    step: object  # a = b = 0 ≠ c
+    identity: object  # a = b = c = 0
+    real: object  # a ≠ 0 and D > 0
+    spread: object  # a = 0 ≠ b, or D > 0 with exponents well apart
+    rate: object  # t = rate x; a constant for the gradient
+    alpha: object
+    root: object  # √|δ|
+    delta: object  # δ; 0 where spread
+    p1: object  # the faster exponent, and the slower one (-c / (b rate) if a = 0); α, α if not spread
+    p2: object
+    radius: object  # the magnitude of the larger exponent
+    k1: object
+    k2: object
+    l1: object
+    l2: object
+    gain: object  # 1 / (a rate²)
+    rest: object  # 1 / c; where spread, the gain of the slow exponential's first-order equation
+    start: object  # t is kept between start and end
+    end: object
+    max_exponent: object
+    reach: object  # parts of f are kept within ± this
+
+
+def _unit(a, b, c, c1, c2, epsilon, max_exponent):
+    info = limits(a.dtype)
+    # Bounds under which no product that the value or a derivative consists of overflows, unless its
+    # exact value is above `reach` (1e19 in float32, 1e154 in float64). Time ends at `far` of its
+    # scale: exponentials have long ended then, and float32 cannot tell the phase of an oscillation.
+    largest = float(info.max)
+    reach, most, far, far_spread = (largest**power for power in (0.5, 0.7, 0.22, 0.45))
+    highest = 0.4 * math.log(largest)
+    max_exponent = highest if max_exponent is None else min(max_exponent, highest)
+
+    undefined = ops.isnan(a) | ops.isnan(b) | ops.isnan(c) | ops.isnan(c1) | ops.isnan(c2)
+    c1, c2 = _bounded(c1, reach), _bounded(c2, reach)
+    second, has_b, has_c = (ops.abs(p) >= epsilon for p in (a, b, c))
+    first = ~second & has_b
+    step = ~second & ~has_b & has_c
+    identity = ~second & ~has_b & ~has_c
+
+    # p = size · part with a constant size and part = 1: the sizes, whatever their range, are put
+    # together once, and derivatives are taken of ratios of numbers near 1. This is exact.
+    size_a, a = _size_and_part(a, second)
+    size_b, b = _size_and_part(b, has_b)
+    size_c, c = _size_and_part(c, has_c)
+    ratio_b = _only(has_b, ops.abs(size_b) / ops.abs(size_a))
+    ratio_c = _only(has_c, ops.sqrt(ops.abs(size_c)) / ops.sqrt(ops.abs(size_a)))
+    # A double integrator, b = c = 0, has no scale of its own but that of its gain; it comes last,
+    # so that the gain is never above 1e16.
+    rate = ops.maximum(ops.maximum(ratio_b, ratio_c), 1e-8 / ops.sqrt(ops.abs(size_a)))
+    first_rate = ops.maximum(_only(has_c, ops.abs(size_c)), 1.0) / ops.abs(size_b)
+    rate = ops.where(first, first_rate, ops.where(second, rate, 1.0))
+    rate = ops.clip(rate, largest**-0.9, largest**0.75)
+
+    damped, bound = second & has_b, second & has_c
+    alpha = _only(damped, _only(damped, -size_b / rate / size_a / 2) * (b / a))
+    eta = _only(bound, _only(bound, size_c / rate / rate / size_a) * (c / a))
+    delta = alpha * alpha - eta
+    real = second & (delta > 0)
+    root = _only(delta != 0, ops.sqrt(ops.where(delta != 0, ops.abs(delta), 1.0)))
+    sign_a = ops.sign(size_a)
+    backwards = has_b & (size_b < 0)  # p, not q, has the larger exponent
+    offset = _only(real, ops.where(backwards, sign_a, -sign_a) * root)
+    fast = alpha + offset
+    radius = ops.stop_gradient(ops.where(real, ops.abs(fast), ops.sqrt(ops.abs(eta))))
+    gain = _only(second, 1 / rate / size_a / rate) / a
+    # From a quarter on, neither form has lost digits yet. Also, it is well outside of the band.
+    spread = real & (root > ops.abs(alpha) / 4)
+    size, part = _size_and_part(fast, spread)
+    slow = ops.where(spread, eta / size / part, alpha - offset)
+    slow_gain = -gain / size / part
+
+    # The free part. The determinants of the three bases, as maps of (c1, c2) to (y, y′) at 0, do
+    # not have one sign if a > 0: there is one D on either side of 0 within the band where c1 and c2
+    # multiply the same function. No passage from basis to basis could avoid that.
+    size, part = _size_and_part(alpha * alpha + ops.abs(eta), delta != 0)
+    position = delta / size / part / BAND
+    below, above = _rise(-position), _rise(position)
+    at = 1 - below - above
+    on_cosh = below * c1 + at * c2
+    on_sinh = _only(below > 0, below * sign_a * root * c2) + _only(at > 0, at * c1 / rate)
+    integrator = damped & ~has_c
+    share = _bounded(_only(integrator, size_a / size_b), most)
+    integrated = _bounded(-share * (a / b) * c1, most)
+    on_fast = ops.where(integrator, integrated, above * ops.where(backwards, c2, c1))
+    on_slow = above * ops.where(integrator | ~backwards, c2, c1)
+    k1 = ops.where(spread, on_fast, on_cosh + on_fast + on_slow)
+    k2 = ops.where(spread, on_slow, on_sinh + offset * (on_fast - on_slow))
+    stationary = _only(has_c, 1 / size_c / c)
+    size, part = _size_and_part(offset, spread)
+    l1 = -ops.where(spread, _bounded(slow_gain / size, most) / part / 2, stationary)
+    l2 = ops.where(spread, -l1, alpha * stationary)
+
+    # Second-order equations have used their own numbers; first-order ones have e^(-cx/b) and its
+    # response, and the smoothed step is rest / (1 + e1).
+    size = size_b * rate
+    decaying, linear = first & has_c, first & ~has_c
+    first_slow = _only(decaying, _only(decaying, -size_c / size) * (c / b))
+    slow = ops.where(first, first_slow, slow)
+    fast = ops.where(step, -SHARPNESS, fast)
+    rest = ops.where(spread, slow_gain, stationary)
+    rest = ops.where(first, _only(first, 1 / size) / b, rest)
+
+    # Growth ends at max_exponent: for x > 0 at one time for both exponentials, or their difference
+    # would change its sign, and likewise for x < 0 within the band; else for each by itself.
+    exponent = ops.where(step, highest, max_exponent + ops.zeros_like(rate))
+    # A slow exponential may be all but constant, its response linear in time up to `reach`.
+    until_reach = ops.clip(reach / ops.maximum(ops.abs(slow_gain), 1.0), far, far_spread)
+    far = ops.where(spread | first, until_reach, far)
+
+    def until(growth):
+        return ops.stop_gradient(exponent / ops.maximum(growth, exponent / far))
+
+    joint = 1 - _rise(position - 1)
+    start = -until(joint * ops.maximum(-fast, -slow))
+    end = until(ops.maximum(fast, slow))
+    return _Unit(
+        undefined=undefined,
+        second=second,
+        step=step,
+        identity=identity,
+        real=real,
+        spread=spread | first,
+        rate=rate,
+        alpha=alpha,
+        root=root,
+        delta=_only(second & ~spread, delta),
+        p1=ops.where(spread | step, fast, alpha),
+        p2=ops.where(spread | first, slow, alpha),
+        radius=radius,
+        k1=_only(second, _bounded(k1, most)),
+        k2=ops.where(first, c1, _only(second, _bounded(k2, most))),
+        l1=_only(second, _bounded(l1, most)),
+        l2=_only(second, _bounded(l2, most)),
+        gain=gain,
+        rest=rest,
+        start=ops.where(linear, -largest, start),
+        end=ops.where(linear, largest, end),
+        max_exponent=exponent,
+        reach=ops.where(linear, largest, reach + ops.zeros_like(rate)),
+    )
+
+
+def _size_and_part(p, present):
+    """A constant and a number of value 1, whose product is p; 1 and 1 where p is not present."""
+    p = ops.where(present, p, 1.0)
+    size = ops.stop_gradient(p)
+    return size, p / size
+
+
+def _only(condition, value):
+    """The value where the condition holds, else 0, whatever the value is there."""
+    return ops.where(condition, value, 0.0)
+
+
+def _bounded(value, largest):
+    return ops.clip(value, -largest, largest)
+
+
+def _rise(x):
+    """0 for x <= 0, 1 for x >= 1, in between the polynomial that makes two derivatives continuous."""
+    inside = (x > 0) & (x < 1)
+    x = ops.where(inside, x, ops.where(x > 0, 1.0, 0.0))
+    return ops.where(inside, x * x * x * (10 - x * (15 - 6 * x)), x)
+
+
+def _cosh_and_sinh(z):
+    """cosh √z and sinh(√z)/√z (cos √-z and sin(√-z)/√-z for z < 0) for |z| < NEAR."""
+    count = _terms(lambda n: NEAR**n / math.factorial(2 * n), z.dtype)
+    cosh, sinh = (
+        _horner([1 / math.factorial(2 * n + odd) for n in range(count + 1)], z) for odd in (0, 1)
+    )
+    return cosh, sinh
+
+
+def _horner(coefficients, x):
+    value = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        value = coefficient + x * value
+    return value
+
+
+def _divided_difference(total, product):
+    """The divided difference of exp at 0, u and v for |u|, |v| <= 1, from u + v and u v.
+
+    Σ h_n(u, v) / (n + 2)! with the complete symmetric polynomials h_n = (u + v) h_(n-1) -
+    u v h_(n-2), |h_n| <= n + 1, summed by Clenshaw's recurrence. u and v may be complex.
+    """
+    count = _terms(lambda n: (n + 1) / math.factorial(n + 2), total.dtype)
+    last, current = 0.0, 1 / math.factorial(count + 2)
+    for n in range(count - 1, -1, -1):
+        last, current = current, 1 / math.factorial(n + 2) + (total * current - product * last)
+    return current
+
+
+def _terms(term, dtype):
+    """How many terms of a series count; a margin of 2^4 leaves its second derivative exact too."""
+    n = 0
+    while term(n) > limits(dtype).eps / 16:
+        n += 1
+    return n
+
+
+def _start(initial):
+    """Where the five parameters start, each as `Parameter.initial` takes it."""
+    if initial is None:
+        initial = (None,) * len(NAMES)
+    if not isinstance(initial, (list, tuple)) or len(initial) != len(NAMES):
+        raise ValueError(
+            "DEU: `initial` must be five entries, for a, b, c, c1, c2, each a number, a Keras "
+            f"initializer, or None for the paper's start. Received: initial={initial!r}"
+        )
+    start = []
+    for name, entry in zip(NAMES, initial, strict=True):
+        if entry is None:
+            start.append(0.0 if name in ("c1", "c2") else _uniform)
+        elif _is_number(entry) and math.isfinite(entry):
+            start.append(entry)
+        else:
+            try:
+                start.append(keras.initializers.get(entry))
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"DEU: `initial` must hold a finite number, a Keras initializer or None for "
+                    f"{name}. Received: {entry!r}"
+                ) from None
+    return start
+
+
+def _uniform(shape, dtype=None):
+    """U(0, 1), from the generator that `keras.utils.set_random_seed` seeds.
+
+    NumPy's, not Keras': a weight may be created while a recurrent cell is being traced.
+    """
+    return np.random.uniform(size=shape)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _text(unit, a, b, c, c1, c2):
+    """One unit's row of the table with its numbers, without the guards."""
+    if unit.identity:
+        return "x"
+    if unit.step:
+        return f"{1 / c:.6g} / (1 + exp(-{SHARPNESS:g} x))"
+    if not unit.second:
+        if unit.p2 == 0:
+            return _sum((c1, ""), (1 / b, "x H(x)"))
+        decay = _exp(-c / b)
+        return _sum((c1, decay), (1 / c, f"H(x) (1 - {decay})"))
+    if unit.alpha == 0 and unit.root == 0:
+        return _sum((c1, "x"), (c2, ""), (1 / (2 * a), "x^2 H(x)"))
+    if unit.spread and unit.p2 == 0:
+        decay = _exp(-b / a)
+        driven = _sum((1 / b, "x"), (-a / b**2, f"(1 - {decay})"))
+        return _sum((unit.k1, decay), (unit.k2, ""), (1, f"H(x) ({driven})"))
+
+    alpha, root = unit.alpha * unit.rate, unit.root * unit.rate
+    k1, k2 = unit.k1, unit.k2
+    if unit.real:
+        larger, smaller = alpha + root, alpha - root
+        if not unit.spread:
+            k1, k2 = k1 / 2 + k2 / (2 * unit.root), k1 / 2 - k2 / (2 * unit.root)
+        elif unit.p1 < unit.p2:
+            k1, k2 = k2, k1
+        free = _sum((k1, _exp(larger)), (k2, _exp(smaller)))
+        weights = smaller / (2 * root), -larger / (2 * root)
+        response = _sum((1, ""), (weights[0], _exp(larger)), (weights[1], _exp(smaller)))
+    else:
+        if root > 0:
+            one, two = f"cos({root:.6g} x)", f"sin({root:.6g} x)"
+            free = _sum((k1, one), (k2 / unit.root, two))
+            response = _sum((1, one), (-alpha / root, two))
+        else:
+            free = _sum((k1, ""), (k2 * unit.rate, "x"))
+            response = _sum((1, ""), (-alpha, "x"))
+        if alpha != 0:
+            free = free if free == "0" else f"{_exp(alpha)} ({free})"
+            response = f"{_exp(alpha)} ({response})"
+        response = f"1 - {response}"
+    return _sum((0 if free == "0" else 1, free), (1 / c, f"H(x) ({response})"))
+
+
+def _exp(rate):
+    return f"exp({rate:.6g} x)"
+
+
+def _sum(*terms):
+    """The sum of number times function as plain text, without the terms that are 0."""
+    words = []
+    for number, function in terms:
+        if number == 1 and function:
+            words.append(function)
+        elif number != 0:
+            words.append(f"{number:.6g} {function}".strip())
+    return " + ".join(words).replace("+ -", "- ") or "0"
