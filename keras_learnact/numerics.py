@@ -30,7 +30,8 @@ def exponent(x):
 def power_of_two(k, dtype):
     """`2**k`, exactly, for an integer tensor `k`; 0 where that is below the normal numbers.
 
-    `k` must not exceed the dtype's largest exponent (127 for float32). No gradient flows through it.
+    `k` must not exceed the dtype's largest exponent (127 for float32). No gradient flows through
+    it.
     """
     info = limits(dtype)
     field = ops.maximum(k + (info.maxexp - 1), 0)

@@ -1,7 +1,7 @@
 """Philox4x32-10: random numbers computed from a key and a counter, equal on every backend.
 
-Integer arithmetic in `keras.ops`, 32 bits at a time in int32 (which wraps), because that is what all
-backends have. A compiled kernel regenerates the same words in its backward pass.
+Integer arithmetic in `keras.ops`, 32 bits at a time in int32 (which wraps), because that is what
+all backends have. A compiled kernel regenerates the same words in its backward pass.
 
 Reference: Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """
@@ -45,8 +45,8 @@ def philox(counter, key):
 def symmetric_uniform(shape, count, key, dtype):
     """`count` independent tensors, uniform in (-1, 1) with mean 0.
 
-    Element i, in row-major order, of draw j depends on the key, i and j alone: bits of the block with
-    counter (i, 0, j // 10, 0). The values are the 4096 odd multiples of 1/4096.
+    Element i, in row-major order, of draw j depends on the key, i and j alone: bits of the block
+    with counter (i, 0, j // 10, 0). The values are the 4096 odd multiples of 1/4096.
 
     Args:
         shape: tuple of integers or scalar tensors; at most 2^31 - 1 elements in all.

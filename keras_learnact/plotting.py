@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_learnact.layers.base import LearnableActivation
 from keras_learnact.observe import named_activations, record_inputs
@@ -194,12 +193,16 @@ def _draw(axes, name, layer, distribution, before, max_curves):
     count = min(layer.groups, max_curves)
     chosen = np.linspace(0, layer.groups - 1, count).astype(int)
     x = np.linspace(low, high, _POINTS)
-    _draw_curves(axes, x, _curves(layer, parameters, chosen, x), "learned", color=_LEARNED)
+
+    def curves(parameters):
+        return layer.curve(x, {key: value[chosen] for key, value in parameters.items()})
+
+    _draw_curves(axes, x, curves(parameters), "learned", color=_LEARNED)
     if before is not None:
         _check_same_parameters(name, before, parameters)
         # On top, as thin dashes: under a bundle of many curves it could not be seen.
         style = {"color": _START, "linestyle": (0, (4, 2))}
-        _draw_curves(axes, x, _curves(layer, before, chosen, x), "before", **style)
+        _draw_curves(axes, x, curves(before), "before", **style)
     family = type(layer).__name__
     if layer.groups > 1:
         family += f", {layer.groups} groups"
@@ -232,17 +235,6 @@ def _check_same_parameters(name, before, parameters):
             f"plot(before=…) has other parameters for the activation {name!r} than the model. "
             f"Received: {shapes[0]}, wanted: {shapes[1]}. Take the snapshot of the same model."
         )
-
-
-def _curves(layer, parameters, chosen, x):
-    """What `layer.curve(x)` would be with these parameters, for the chosen groups only."""
-    columns = {
-        name: ops.convert_to_tensor(value[chosen].T[:, :, np.newaxis])  # [count, groups, 1]
-        for name, value in parameters.items()
-    }
-    dtype = next(iter(parameters.values())).dtype
-    points = np.broadcast_to(x.astype(dtype), (len(chosen), len(x)))
-    return ops.convert_to_numpy(layer.function(ops.convert_to_tensor(points), **columns))
 
 
 def _draw_curves(axes, x, curves, label, **style):

@@ -31,7 +31,7 @@ def gradients(function, *arguments):
     grads = torch.autograd.grad(y.sum(), tensors, allow_unused=True)
     return y.detach().numpy(), [
         np.zeros(a.shape, a.dtype) if g is None else g.numpy()
-        for a, g in zip(arguments, grads)
+        for a, g in zip(arguments, grads, strict=True)
     ]
 
 

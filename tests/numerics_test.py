@@ -20,7 +20,9 @@ def test_what_is_no_normal_number_has_an_exponent_beyond_all_others():
     ]
 
 
-@pytest.mark.parametrize("dtype, integer, top", [("float32", "int32", 127), ("float64", "int64", 1023)])
+@pytest.mark.parametrize(
+    "dtype, integer, top", [("float32", "int32", 127), ("float64", "int64", 1023)]
+)
 def test_powers_of_two_are_exact_and_end_in_zero(dtype, integer, top):
     tensor = ops.convert_to_tensor(np.array([-5 * top, -top, 1 - top, -1, 0, 3, top], integer))
     if keras.backend.standardize_dtype(tensor.dtype) != integer:

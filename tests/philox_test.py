@@ -38,7 +38,9 @@ def test_a_block_equals_the_published_vector(counter, key, block):
 
 def draws(shape=(400, 50), count=10, key=(1, 2)):
     key = np.array(key, "uint32")
-    return np.stack([ops.convert_to_numpy(d) for d in symmetric_uniform(shape, count, key, "float32")])
+    return np.stack(
+        [ops.convert_to_numpy(d) for d in symmetric_uniform(shape, count, key, "float32")]
+    )
 
 
 def test_draws_are_uniform_and_centred():

@@ -137,20 +137,27 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
             values[p.name] = np.array(value)
         return values
 
-    def curve(self, x):
+    def curve(self, x, parameters=None):
         """The function of every group at the points `x`, as at inference.
 
         Args:
             x: array-like of any shape, say `[points]`.
+            parameters: a dict as `parameters()` gives it, with any number of groups, say an
+                earlier one. Default: the current parameters.
 
         Returns:
             NumPy array of shape `[groups, *x.shape]`.
         """
-        self._assert_built("curve()")
+        parameters = self.parameters() if parameters is None else parameters
         x = np.asarray(x, self._math_dtype)
+        columns = {
+            name: np.reshape(np.transpose(value), (-1, len(value)) + (1,) * x.ndim)
+            for name, value in parameters.items()
+        }
+        groups = len(next(iter(parameters.values())))
         y = self.function(
-            ops.convert_to_tensor(np.broadcast_to(x, (self.groups, *x.shape))),
-            **self._columns((self.groups,) + (1,) * x.ndim, repeats=1),
+            ops.convert_to_tensor(np.broadcast_to(x, (groups, *x.shape))),
+            **{name: ops.convert_to_tensor(value, x.dtype) for name, value in columns.items()},
         )
         return ops.convert_to_numpy(y)
 

@@ -14,10 +14,8 @@ from keras_learnact.layers.base import (
 )
 from keras_learnact.numerics import exponent, limits, power_of_two
 
-# Version C keeps its denominator this far from zero.
-EPSILON_C = 0.1
-# A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where its power of two
-# underflows, so when it is below 1: less than half a unit in the last place, whatever its coefficient.
+# A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where its power
+# of two underflows, so when it is below 1: less than half a unit in the last place of the sum.
 HEADROOM = 40
 
 
@@ -117,7 +115,7 @@ class PAU(LearnableActivation):
 
     def text(self, numerator, denominator):
         numerator = polynomial_text(numerator)
-        first, constant = (0, f"{EPSILON_C:g}") if self.version == "C" else (1, "1")
+        first, constant = (0, f"{fitting.EPSILON:g}") if self.version == "C" else (1, "1")
         if len(denominator) == 0:
             return numerator
         if self.version == "A":
@@ -149,10 +147,10 @@ def rational(x, numerator, denominator, version):
     """P(x) / Q(x) as `PAU` defines it, without overflow or underflow on the way.
 
     x is taken apart into r 2^e with e = 0 for |x| < 2 and 1 <= |r| < 2 beyond. Every polynomial is
-    scaled by 2^-E, term by term: c_k x^k 2^-E = c_k 2^(k e - E) r^k. E is 0 for moderate terms, and
-    else their largest exponent, less some headroom: sums are safe, and a term that underflows is too
-    small to matter. The powers of two are exact and constant for the gradient, so that autodiff gives
-    the derivatives of P/Q.
+    scaled by 2^-E, term by term: c_k x^k 2^-E = c_k 2^(k e - E) r^k. E is 0 for moderate terms,
+    and else their largest exponent, less some headroom: sums are safe, and a term that underflows
+    is too small to matter. The powers of two are exact and constant for the gradient, so that
+    autodiff gives the derivatives of P/Q.
 
     In the last few octaves before overflow, and where P/Q overflows, the value has no gradient
     (0): there the chain rule would multiply ∞ by 0.
@@ -196,7 +194,7 @@ def rational(x, numerator, denominator, version):
     elif version == "B":
         q = one + _magnitude(_horner([0 * one, *scaled(b, 1, q_exponent)], r))
     elif version == "C":
-        q = EPSILON_C * one + _magnitude(_horner(scaled(b, 0, q_exponent), r))
+        q = fitting.EPSILON * one + _magnitude(_horner(scaled(b, 0, q_exponent), r))
     else:
         q = _horner([one, *scaled(b, 1, q_exponent)], r)
     q = ops.where(ops.abs(q) < info.tiny, info.tiny, q)  # N may have a pole: no 0 / 0
@@ -218,9 +216,7 @@ def rational(x, numerator, denominator, version):
 def polynomial_text(coefficients, first=0, variable="x"):
     """`c0 + c1 x + c2 x^2 …` as plain text, without the terms that are 0."""
     powers = ["", f" {variable}"] + [f" {variable}^{k}" for k in range(2, 99)]
-    terms = [
-        f"{c:.6g}{powers[k]}" for k, c in enumerate(coefficients, first) if c != 0
-    ]
+    terms = [f"{c:.6g}{powers[k]}" for k, c in enumerate(coefficients, first) if c != 0]
     return " + ".join(terms).replace("+ -", "- ") or "0"
 
 

@@ -50,7 +50,9 @@ class RPAU(PAU):
         noise = symmetric_uniform(
             ops.shape(x), len(a) + len(b), self.seed_generator.next(), x.dtype
         )
-        noisy = [c + ops.stop_gradient(self.noise * c) * u for c, u in zip(a + b, noise)]
+        noisy = [
+            c + ops.stop_gradient(self.noise * c) * u for c, u in zip(a + b, noise, strict=True)
+        ]
         return rational(x, noisy[: len(a)], noisy[len(a) :], self.version)
 
     def get_config(self):

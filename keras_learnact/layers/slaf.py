@@ -23,8 +23,8 @@ class SLAF(LearnableActivation):
         f(x) = Σ_{i=0..N} c_i x^i
 
     It starts as the polynomial that fits `initial` on [-3, 3]. Polynomials of order above 1 grow
-    without bound, and networks of them are known to diverge: the values then overflow to ±∞, never to
-    a silent finite number or NaN.
+    without bound, and networks of them are known to diverge: the values then overflow to ±∞, never
+    to a silent finite number or NaN.
 
     Args:
         order: N >= 1.

@@ -319,7 +319,7 @@ edges = [0.0, -0.0, 1.0, -1.0, 1e30, -1e30, MAX, -MAX, 1e-40, float("inf"), floa
 
 @functools.cache
 def _compiled(cls):
-    """Value and gradients of a layer's function, compiled once on JAX, where eager calls are slow."""
+    """Value and gradients of a layer's function; compiled on JAX, where eager calls are slow."""
     layer = cls(sharing="layer")
     names = [p.name for p in layer.parameter_list()]
 
@@ -403,6 +403,8 @@ def test_wrong_shapes_are_named_with_the_way_out(cls):
 def test_the_contract_covers_the_package():
     folder = os.path.dirname(kla.layers.__file__)
     modules = {f[:-3] for f in os.listdir(folder) if f.endswith(".py")} - {"__init__", "base"}
-    exported = {c.__module__.rsplit(".", 1)[1] for c in vars(kla.layers).values() if isinstance(c, type)}
+    exported = {
+        c.__module__.rsplit(".", 1)[1] for c in vars(kla.layers).values() if isinstance(c, type)
+    }
     assert modules <= exported
     assert len(ACTIVATIONS) >= 3

@@ -66,7 +66,9 @@ def test_a_denominator_that_starts_at_zero_has_a_gradient(version):
     _, (db,) = gradients(lambda t: rational(x, a, t, version), b)
     # -P/Q² x^k with sign(0) = +1: P = 2, and Q = 1, or 0.1 for C
     powers = [[1], [2], [4]][-len(b) :]
-    np.testing.assert_allclose(db, -2 * np.array(powers) / (0.01 if version == "C" else 1), rtol=1e-6)
+    np.testing.assert_allclose(
+        db, -2 * np.array(powers) / (0.01 if version == "C" else 1), rtol=1e-6
+    )
 
 
 moderate = st.one_of(st.floats(-4, 4, width=32), st.just(0.0))
@@ -74,7 +76,9 @@ anywhere = st.floats(-MAX, MAX, width=32, allow_subnormal=False)
 
 
 @pytest.mark.parametrize("version", "ABCN")
-@given(st.lists(moderate, min_size=6, max_size=6), st.lists(moderate, min_size=5, max_size=5), anywhere)
+@given(
+    st.lists(moderate, min_size=6, max_size=6), st.lists(moderate, min_size=5, max_size=5), anywhere
+)
 def test_values_equal_exact_fractions_everywhere(version, a, b, x):
     b = b[: 5 if version == "C" else 4]
     first = 0 if version == "C" else 1
@@ -92,10 +96,10 @@ def test_values_equal_exact_fractions_everywhere(version, a, b, x):
     exact = sum(terms_p) / q
     if abs(exact) > MAX / 2:
         return
-    column = lambda c: np.array(c, "float32")[:, None]  # noqa: E731
-    (y,) = call(lambda t: rational(t, column(a), column(b), version), np.array([x], "float32"))
-    # Horner's bound: 2 operations a degree on the sums of absolute terms of P and of Q; products below
-    # the normal numbers are lost.
+    columns = [np.array(c, "float32")[:, None] for c in (a, b)]
+    (y,) = call(lambda t: rational(t, *columns, version), np.array([x], "float32"))
+    # Horner's bound: 2 operations a degree on the sums of absolute terms of P and of Q; products
+    # below the normal numbers are lost.
     size_p, size_q = sum(map(abs, terms_p)), 1 + sum(map(abs, terms_q))
     bound = 24 * 2.0**-24 * (size_p / abs(q)) * (1 + size_q / abs(q)) + Fraction(2.0**-100)
     if 24 * 2.0**-24 * size_q > abs(q) / 2:

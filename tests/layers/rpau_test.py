@@ -44,8 +44,8 @@ def test_the_gradient_takes_the_noise_as_a_constant():
 
     a, b = np.array([[0.0], [2.0]], "float32"), np.array([[1.0]], "float32")
     y, (da, db) = gradients(function, a, b)
-    # y = A x / Q with noisy A and Q = 1 + B x: dy/dA = x / Q and dy/dB = -A x² / Q² without the factor
-    # that (1 + noise u) would bring; so da / y = 1 / A and db / y = -x / Q follow from A and Q alone.
+    # y = A x / Q with noisy A and Q = 1 + B x: dy/dA = x / Q and dy/dB = -A x² / Q², without the
+    # factor that (1 + noise u) would bring; so da / y = 1 / A and db / y = -x / Q.
     q = 2 / da[1, 0]
     noisy_a = y[0, 0] / da[1, 0]
     assert 1 < noisy_a < 3 and noisy_a != 2 and 2 < q < 4 and q != 3
@@ -56,9 +56,7 @@ def test_evaluation_after_training_sees_no_noise():
     model = keras.Sequential([keras.Input((10,)), RPAU(noise=0.1)])
     model.compile("sgd", "mse")
     model.fit(X, X, epochs=1, verbose=0)
-    np.testing.assert_array_equal(
-        model.predict(X, verbose=0), model.predict(X, verbose=0)
-    )
+    np.testing.assert_array_equal(model.predict(X, verbose=0), model.predict(X, verbose=0))
 
 
 def test_a_negative_noise_is_named():

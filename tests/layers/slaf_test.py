@@ -13,7 +13,7 @@ def test_a_polynomial_by_hand():
 def test_it_starts_as_its_function_on_the_interval():
     x = np.linspace(-3, 3, 100)
     assert abs(SLAF(order=3, initial="linear").curve(x)[0] - x).max() < 1e-5
-    # Half a unit of the interval's width, as no parabola comes closer to the kink of ReLU than 3/16.
+    # On [-3, 3] no cubic comes closer to the kink of ReLU than 3/16.
     assert abs(SLAF(order=3).curve(x)[0] - np.maximum(x, 0)).max() < 0.2
 
 
