@@ -11,14 +11,10 @@ from pathlib import Path
 
 import keras
 
-from keras_learnact import plotting
 from training import datasets, feeding, imagenet, loop, networks, optimizers, records
 from training.augmentation import augmentation
 from training.command_line import from_flags, start
 from training.config import ImageConfig
-
-# How many training images show the distribution of the activations' inputs.
-PICTURED_IMAGES = 256
 
 
 def train(config: ImageConfig, workdir: str) -> dict:
@@ -42,19 +38,14 @@ def train(config: ImageConfig, workdir: str) -> dict:
     unit = networks.Unit(config.activation, **config.activation_args)
     model = networks.build(config.network, images, unit)
     trainer = _compiled(config, model, images, feed.steps_per_epoch)
-    workdir.mkdir(parents=True, exist_ok=True)
     print(
         f"{config.network} with {config.activation} on {images.source}: "
         f"{networks.parameter_count(model):,} parameters, {feed.steps_per_epoch} steps per epoch"
     )
-
-    pictured = feed.some_inputs(PICTURED_IMAGES)
-    before = plotting.snapshot(model)
     progress = loop.fit(trainer, feed, config, workdir)
-
     metrics = _metrics(progress, model)
     if not progress.diverged:
-        records.write_model(workdir, model, before, pictured)
+        records.write_model(workdir, model)
     records.write_result(workdir, config, model, metrics=metrics, dataset=images.source)
     return metrics
 

@@ -11,8 +11,15 @@ from pathlib import Path
 
 import keras
 
+from keras_learnact import SReLU, observe, plotting
+from keras_learnact.callbacks import ActivationBoard, SReLUThresholds
 from training import checkpoints
 from training.config import Config, UserError, differences
+
+# How many inputs show the distribution of what reaches the activations.
+PICTURED = 256
+# How many pictures of each activation TensorBoard gets at most.
+BOARD_PICTURES = 25
 
 
 @dataclasses.dataclass
@@ -20,7 +27,8 @@ class Progress:
     """How far a run came.
 
     Args:
-        history: one row for each epoch: `epoch`, Keras' metrics, `seconds`.
+        history: one row for each epoch: `epoch`, Keras' metrics, `seconds` of training, without
+            the test and the pictures.
         diverged: whether the loss of the last epoch was not a finite number.
     """
 
@@ -33,25 +41,27 @@ class Progress:
         return (max if largest else min)(rows, key=lambda row: row[metric])
 
     def seconds_per_epoch(self) -> float:
-        """The median, so that compiling in the first epoch does not count."""
+        """Of training; the median, so that compiling in the first epoch does not count."""
         return statistics.median(row["seconds"] for row in self.history)
 
 
-def fit(trainer: keras.Model, feed, config: Config, workdir: Path, callbacks=()) -> Progress:
+def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
     """Trains until `config.epochs` are done or the loss is not finite.
 
     Resumes from `workdir/checkpoint.npz`, which every epoch writes; so a run that was killed loses
-    less than one epoch and ends as an undisturbed run does.
+    less than one epoch and ends as an undisturbed run does. Also writes metrics.csv, TensorBoard's
+    logs, and activations.png, the learned functions before and after.
 
     Args:
         trainer: a compiled model.
         feed: what `training.feeding.ArrayFeed` is: `arguments(first_epoch)` for Keras' `fit`.
         config: the run.
-        workdir: an existing folder.
-        callbacks: more Keras callbacks.
+        workdir: where all of it goes.
     """
+    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "checkpoint.npz"
     progress = Progress()
+    inputs, before = feed.some_inputs(PICTURED), plotting.snapshot(trainer)
     if path.exists():
         state = checkpoints.read_state(path)
         assert_same_run(config, state["config"], path)
@@ -61,9 +71,19 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path, callbacks=())
     done = len(progress.history)
     if done < config.epochs:
         arguments = feed.arguments(first_epoch=done)
-        recorder = _Recorder(progress, config, workdir, path)
-        arguments["callbacks"] = [*arguments["callbacks"], *callbacks, recorder]
+        arguments["callbacks"] += [
+            *_phases(trainer, inputs, config),
+            ActivationBoard(
+                str(workdir / "tensorboard"),
+                every=_board_interval(config.epochs, feed.steps_per_epoch),
+                inputs=inputs,
+                before=before,
+            ),
+            _Recorder(progress, config, workdir, path),  # the last: it saves what the others did
+        ]
         trainer.fit(**arguments, initial_epoch=done, epochs=config.epochs, verbose=verbosity())
+    if observe.activation_layers(trainer) and not progress.diverged:
+        plotting.plot(trainer, inputs, before).savefig(workdir / "activations.png")
     return progress
 
 
@@ -82,6 +102,20 @@ def assert_same_run(config: Config, found: dict, path: Path) -> None:
         )
 
 
+def _phases(trainer, inputs, config):
+    """SReLU's two phases: 5 epochs with frozen thresholds, in short runs half of all epochs."""
+    if not any(isinstance(layer, SReLU) for layer in observe.activation_layers(trainer)):
+        return []
+    return [SReLUThresholds(inputs, epochs=min(5, max(1, config.epochs // 2)))]
+
+
+def _board_interval(epochs, steps_per_epoch):
+    """Each epoch; in long runs every so many steps, because pictures of 100 layers take seconds."""
+    if epochs <= BOARD_PICTURES:
+        return "epoch"
+    return steps_per_epoch * -(-epochs // BOARD_PICTURES)
+
+
 class _Recorder(keras.callbacks.Callback):
     """After each epoch: a row of metrics.csv and a checkpoint, or the end if the loss diverged."""
 
@@ -95,10 +129,13 @@ class _Recorder(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
 
+    def on_test_begin(self, logs=None):
+        # Training is over, and its metrics are known, so nothing is still being computed.
+        self.seconds = round(time.perf_counter() - self.start, 3)
+
     def on_epoch_end(self, epoch, logs=None):
         metrics = {name: float(value) for name, value in logs.items()}
-        seconds = round(time.perf_counter() - self.start, 3)
-        self.progress.history.append({"epoch": epoch + 1, **metrics, "seconds": seconds})
+        self.progress.history.append({"epoch": epoch + 1, **metrics, "seconds": self.seconds})
         _write_csv(self.workdir / "metrics.csv", self.progress.history)
         if not math.isfinite(metrics["loss"]):
             # The checkpoint stays at the last epoch that was sound.

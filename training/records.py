@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 import keras_learnact as kla
-from keras_learnact import observe, plotting
+from keras_learnact import observe
 from training.config import Config
 from training.loop import assert_same_run
 
@@ -44,18 +44,9 @@ def write_result(workdir: Path, config: Config, model: keras.Model, **facts) -> 
     os.replace(beside, workdir / "result.json")
 
 
-def write_model(workdir: Path, model: keras.Model, before: dict, inputs) -> None:
-    """Writes model.keras, activations.png, and saved_model/ where TensorFlow runs.
-
-    Args:
-        workdir: an existing folder.
-        model: a trained model.
-        before: what `keras_learnact.plotting.snapshot` gave before the training.
-        inputs: some inputs of the model: the picture shows what reaches the activations.
-    """
+def write_model(workdir: Path, model: keras.Model) -> None:
+    """Writes model.keras, and saved_model/ where TensorFlow runs."""
     model.save(workdir / "model.keras")
-    if observe.named_activations(model):
-        plotting.plot(model, inputs, before).savefig(workdir / "activations.png")
     if keras.backend.backend() == "tensorflow":
         model.export(workdir / "saved_model", verbose=False)
     else:

@@ -12,15 +12,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_learnact import plotting
 from training import datasets, feeding, loop, networks, optimizers, records
 from training.command_line import from_flags, start
 from training.config import RegressionConfig, UserError
 
 # Which examples make a fold is the same for every run, whatever its seed.
 FOLDS_SEED = 0
-# How many test examples show the distribution of the activations' inputs.
-PICTURED_EXAMPLES = 256
 
 
 def train(config: RegressionConfig, workdir: str) -> dict:
@@ -47,7 +44,6 @@ def train(config: RegressionConfig, workdir: str) -> dict:
     for number, fold in enumerate(folds(len(table[0]), config.folds)):
         print(f"Fold {number + 1} of {config.folds}")
         folder = workdir / f"fold_{number + 1}"
-        folder.mkdir(parents=True, exist_ok=True)
         results.append(_train_fold(config, folder, table, fold))
     metrics = _summary(results)
     records.write_result(workdir, config, results[0]["model"], metrics=metrics)
@@ -83,14 +79,13 @@ def _train_fold(config, workdir, table, fold):
     feed = feeding.ArrayFeed((x[rest], y[rest]), (x[fold], y[fold]), config.batch_size, config.seed)
     trainer = keras.Sequential([keras.Input(x.shape[1:]), network])
     trainer.compile(optimizers.build(config, feed.steps_per_epoch), "mse")
-    before = plotting.snapshot(network)
     progress = loop.fit(trainer, feed, config, workdir)
 
     model = _on_raw_numbers(network, to_x, to_y)
     predicted = keras.ops.convert_to_numpy(model(inputs[fold]))[:, 0]
     squares = np.mean((predicted - targets[fold]) ** 2)
     if not progress.diverged:
-        records.write_model(workdir, model, before, inputs[fold][:PICTURED_EXAMPLES])
+        records.write_model(workdir, model)
     return {
         "rmse": float(np.sqrt(squares)),
         "r2": float(1 - squares / np.var(targets[fold])),

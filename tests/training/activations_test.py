@@ -18,8 +18,8 @@ def values(name, **arguments):
 @pytest.mark.parametrize(
     "name",
     (
-        "pau rpau deu apl srelu maxout mixture slaf relu relu6 leaky_relu rrelu elu celu selu swish "
-        "prelu"
+        "pau rpau deu apl srelu maxout mixture slaf relu relu6 leaky_relu rrelu elu celu selu "
+        "swish prelu"
     ).split(),
 )
 def test_every_activation_of_the_papers_has_its_name_and_runs(name):
