@@ -239,7 +239,8 @@ def _magnitude(x):
 def _largest_exponent(coefficients, first, exponent_of_x, top, at_least):
     """How far to scale a polynomial down so that its terms are about 2^HEADROOM at most."""
     for k, c in enumerate(coefficients, first):
-        of_c = ops.where(c == 0, -4 * top, exponent(c))
+        # Not less: the power of two that a tiny coefficient is multiplied with must be a number too.
+        of_c = ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
         # Of c alone too: c 2^-result and sums of it stay within the numbers where |x| < 1.
         of_term = ops.maximum(of_c + k * exponent_of_x - HEADROOM, of_c - top + 8)
         at_least = ops.maximum(at_least, of_term)

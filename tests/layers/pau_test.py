@@ -5,7 +5,7 @@ from fractions import Fraction
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keras_learnact import PAU
