@@ -51,6 +51,7 @@ class Stream:
             joined = epoch if joined is None else joined.concatenate(epoch)
         return {
             "x": joined,
+            "shuffle": False,  # it is shuffled already
             "steps_per_epoch": self.steps_per_epoch,
             "validation_data": self._test(),
             "callbacks": [],
