@@ -145,8 +145,7 @@ def apl(x, slopes, hinges):
         hinges: likewise.
     """
     x = finite(x)
-    # Not relu(x): compiled by XLA on CPUs, it makes 0 of nan.
-    weights, terms = [ops.ones_like(slopes[0])], [ops.where(x <= 0, 0.0, x)]
+    weights, terms = [ops.ones_like(slopes[0])], [ops.relu(x)]
     for s in range(slopes.shape[0]):
         below = x < hinges[s]
         for part in difference(hinges[s], x):

@@ -60,7 +60,7 @@ class Maxout(keras.layers.Layer):
         shape = ops.shape(inputs)
         split = (*shape[:axis], channels // self.pieces, self.pieces, *shape[axis + 1 :])
         x = ops.reshape(inputs, split)
-        # XLA's maximum loses nan on CPUs.
+        # The maximum over an axis, compiled by TensorFlow's XLA for CPUs, passes nan over.
         has_nan = ops.any(ops.isnan(x), axis=axis + 1)
         return ops.where(has_nan, float("nan"), ops.max(x, axis=axis + 1))
 

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -110,6 +110,7 @@ def test_derivatives_by_parameters_equal_differences_in_float64():
         np.testing.assert_allclose(by_hinges[s], by_hinge, atol=1e-9)
 
 
+@settings(max_examples=50)  # a few hundred small operations each
 @given(
     x=arrays("float32", 4, elements=NUMBERS),
     slopes=arrays("float32", (3, 4), elements=NUMBERS),
@@ -159,7 +160,6 @@ def test_infinities_and_nan():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nan_stays_nan(compiled):
-    # XLA's maximum, and so its relu, makes 0 of nan on CPUs.
     model = keras.Sequential([keras.Input((2,)), APL()])
     model.compile(jit_compile=compiled, run_eagerly=not compiled)
     y = model.predict(np.float32([[np.nan, 2]]), verbose=0)

@@ -67,7 +67,6 @@ def test_a_slope_of_zero_at_minus_infinity_and_nan():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nan_stays_nan(compiled):
-    # XLA's maximum, and so its relu, makes 0 of nan on CPUs.
     model = keras.Sequential([keras.Input((2,)), RReLU()])
     model.compile(jit_compile=compiled, run_eagerly=not compiled)
     y = model.predict(np.float32([[np.nan, 2]]), verbose=0)
