@@ -25,7 +25,7 @@ LIMIT = 1000.0
 SHARPNESS = 100.0
 
 # Half the width of the band around D = 0, in D / (b² + 4|ac|), in which (c1, c2) pass from one of
-# the table's bases to the next. The authors' own band, |D| < 0.01, has this size where b² + 4|ac| = 1.
+# the table's bases to the next. The authors' own band is |D| < 0.01.
 BAND = 0.01
 
 NAMES = ("a", "b", "c", "c1", "c2")
@@ -62,32 +62,32 @@ class DEU(LearnableActivation):
     It starts with a, b, c drawn from [0, 1) and c1 = c2 = 0, so that f(x) = 0 for x <= 0.
     a = c = c1 = 0, b = 1 is ReLU: `DEU(initial=(0, 1, 0, 0, 0))`.
 
-    Through D = 0 the function and its derivatives by x, a, b, c are continuous and the derivatives
-    are the true ones, not those along the surface D = 0. This holds for the part with H as it
-    stands. The parts with c1 and c2 do not meet in the table: at D = 0 they read E c1 from below,
-    E (c1 x + c2) there, E (c1 + c2) from above. For |D| < 0.01 (b² + 4|ac|), (c1, c2) therefore
-    pass smoothly from each basis to the next: the value is the mean of the table's rows, the row of
-    D = 0 continued as E (c1 S + c2 C) with C = cosh σx, S = sinh(σx)/σ, σ² = D/(4a²), its weight
-    going from 1 at D = 0 to 0. So f solves the equation everywhere, equals the table at D = 0 and
-    outside of the band, and with c1 = c2 = 0 it equals the table everywhere.
+    Through D = 0, f and its derivatives by x, a, b, c are continuous, and they are the true
+    derivatives, not those along the surface D = 0. The part with H allows that as it stands. The
+    parts with c1 and c2 do not meet: towards D = 0 the table's rows tend to E c1 from below, to
+    E (c1 + c2) from above, and at D = 0 it has E (c1 x + c2). Where |D| < 0.01 (b² + 4|ac|),
+    they are therefore a weighted mean of the row on this side of 0 and the row of D = 0, the
+    latter continued as E (c1 S + c2 C) with C = cosh σx, S = sinh(σx)/σ, σ² = D/(4a²). Its weight
+    goes smoothly from 1 at D = 0 to 0 at the ends of this band. So f solves the equation for all
+    parameters, and it equals the table at D = 0, outside of the band, and where c1 = c2 = 0.
 
-    At |a|, |b| or |c| = epsilon the function jumps, as in the paper; a coefficient below epsilon has
-    gradient 0.
+    At |a|, |b| or |c| = epsilon the function jumps, as in the paper; a coefficient that counts as 0
+    has gradient 0.
 
-    Guards, the authors' by default: an exponential stops growing at e^max_exponent (where H = 1
-    all of the unit's time stops there), and f is clipped to ±limit. Derivatives are those of this
-    guarded function, so 0 where it is clipped; they are not themselves clipped (the authors' are, to
-    ±1000), because their own derivatives would be wrong: use an optimizer's `clipvalue`.
+    Guards, the authors' by default: exponentials stop growing at e^max_exponent (for x > 0 all of
+    the unit stands still there), and f is clipped to ±limit. The derivatives are those of this
+    guarded function, 0 where it is clipped. They are not clipped themselves, as the authors clip
+    them to ±1000: second derivatives would be wrong. An optimizer's `clipvalue` does that.
 
-    f(±∞) is f of a large finite number; f(nan) and f with a nan among its parameters are nan.
+    f(±∞) is f of a large finite number. f(nan) is nan, and so is f with nan among its parameters.
 
     Args:
         initial: where (a, b, c, c1, c2) start: five entries, each a number, a Keras initializer, or
             None for the start above.
         epsilon: which coefficients count as 0, at least 1e-6.
-        max_exponent: the largest exponent of an exponential. None: the largest that is safe, 35 in
-            float32.
-        limit: the largest |f(x)|. None: no limit.
+        max_exponent: the largest exponent of an exponential. None, or more than that, is 35 in
+            float32 and 283 in float64.
+        limit: the largest |f(x)|. None: parts of f that are not linear stop at 1e19 in float32.
         sharing: see `LearnableActivation`; each unit has its own equation by default.
         axis: see `LearnableActivation`.
         regularizer: optional Keras regularizer of each of the five.
@@ -148,9 +148,7 @@ class DEU(LearnableActivation):
         ]
 
     def function(self, x, a, b, c, c1, c2):
-        return deu(
-            x, a[0], b[0], c[0], c1[0], c2[0], self.epsilon, self.max_exponent, self.limit
-        )
+        return deu(x, a[0], b[0], c[0], c1[0], c2[0], self.epsilon, self.max_exponent, self.limit)
 
     def text(self, a, b, c, c1, c2):
         numbers = [ops.convert_to_tensor(p[0]) for p in (a, b, c, c1, c2)]
@@ -180,13 +178,13 @@ class DEU(LearnableActivation):
 def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LIMIT):
     """The solution of a y″ + b y′ + c y = H(x) that `DEU` defines.
 
-    `_unit` brings the eleven rows, once for each set of parameters, to one form in the time t = rate x:
+    `_unit` brings the eleven rows, once for each set of parameters, to one form in t = rate x,
 
         f = k1 f1 + k2 f2 + the part driven by H,
 
-    (f1, f2) = (e^(p1 t), e^(p2 t)) where the exponents are well apart or a = 0, else
-    (E cosh √z, E t sinh(√z)/√z) with E = e^(p1 t), p1 = p2 and z = δt², which are smooth through
-    D = 0, cosine and sine beyond. So each element takes two exponentials, a sine and a cosine.
+    where (f1, f2) are e^(p1 t) and e^(p2 t) if the exponents are well apart (or a = 0), else
+    e^(p1 t) cosh √z and e^(p1 t) t sinh(√z)/√z with z = δt². The latter are smooth through D = 0
+    and turn into cosine and sine. So each element takes two exponentials, a sine and a cosine.
 
     Args:
         x: float tensor.
@@ -200,24 +198,22 @@ def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LI
     t = ops.clip(unit.rate * x, unit.start, unit.end)
 
     z = unit.delta * t * t
-    far = ops.abs(z) >= NEAR
-    apart, turning = far & (z > 0), far & (z < 0)
-    root = ops.sqrt(ops.where(far, ops.abs(z), 1.0))
-    step = _only(apart, root)
-    exponent1 = ops.minimum(unit.p1 * t + step, unit.max_exponent)
-    exponent2 = ops.minimum(unit.p2 * t - step, unit.max_exponent)
+    apart, turning = z >= NEAR, z <= -NEAR
+    near = ~(apart | turning)
+    root = ops.sqrt(ops.where(near, 1.0, ops.abs(z)))
+    offset = _only(apart, root)
+    exponent1 = ops.minimum(unit.p1 * t + offset, unit.max_exponent)
+    exponent2 = ops.minimum(unit.p2 * t - offset, unit.max_exponent)
     e1, e2 = ops.exp(exponent1), ops.exp(exponent2)
-    cosh, sinh = _cosh_and_sinh(_only(~far, z))
+    cosh, sinh = _cosh_and_sinh(_only(near, z))
     cosh = ops.where(turning, ops.cos(root), cosh)
     sinh = ops.where(turning, ops.sin(root) / root, sinh)
     f1 = ops.where(unit.spread, e1, ops.where(apart, (e1 + e2) / 2, cosh * e1))
-    f2 = ops.where(
-        unit.spread, e2, ops.where(apart, t * ((e1 - e2) / (2 * root)), t * sinh * e1)
-    )
+    f2 = ops.where(unit.spread, e2, ops.where(apart, t * ((e1 - e2) / (2 * root)), t * sinh * e1))
 
-    # The part driven by H, f for c1 = c2 = 0, in the form that does not cancel. Early, while all
-    # exponents are below 1, it is gain t² times a divided difference, a series in them. Later it is
-    # itself l1 f1 + l2 f2 + a rest: 1/c, or what a first-order unit with the slow exponential gives.
+    # The part driven by H, in the form that does not cancel. Early, while no exponent exceeds 1, it
+    # is gain t² times a divided difference, by its series. Later it is l1 f1 + l2 f2 + a rest: 1/c,
+    # or, where spread, what a first-order unit with the slow exponential alone would give.
     driven = t > 0
     early = driven & unit.second & (unit.radius * t < 1)
     late = driven & ~early
@@ -227,9 +223,10 @@ def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LI
         ops.where(early, exponent1 + exponent2, _only(flat, exponent2)),
         _only(early, exponent1 * exponent2 - z),
     )
-    steep = ops.where(small, 1.0, exponent2)
-    slow_response = t * ops.where(flat, 1 + _only(flat, exponent2) * series, (e2 - 1) / steep)
-    rest = unit.rest * ops.where(unit.spread, slow_response, 1.0)
+    slope = ops.where(
+        flat, 1 + _only(flat, exponent2) * series, (e2 - 1) / ops.where(small, 1.0, exponent2)
+    )
+    rest = unit.rest * ops.where(unit.spread, t * slope, 1.0)
     rest = ops.where(early, unit.gain * t * (t * series), _only(late, rest))
 
     y = (
@@ -261,8 +258,8 @@ class _Unit(NamedTuple):
     alpha: object
     root: object  # √|δ|
     delta: object  # δ; 0 where spread
-    p1: object  # the faster exponent, and the slower one (-c / (b rate) if a = 0); α, α if not spread
-    p2: object
+    p1: object  # the faster exponent; α if not spread
+    p2: object  # the slower one, -c / (b rate) if a = 0; α if not spread
     radius: object  # the magnitude of the larger exponent
     k1: object
     k2: object
@@ -364,7 +361,7 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
     far = ops.where(spread | first, until_reach, far)
 
     def until(growth):
-        return ops.stop_gradient(exponent / ops.maximum(growth, exponent / far))
+        return exponent / ops.maximum(growth, exponent / far)
 
     joint = 1 - _rise(position - 1)
     start = -until(joint * ops.maximum(-fast, -slow))
@@ -413,7 +410,7 @@ def _bounded(value, largest):
 
 
 def _rise(x):
-    """0 for x <= 0, 1 for x >= 1, in between the polynomial that makes two derivatives continuous."""
+    """From 0 at x <= 0 to 1 at x >= 1, with two continuous derivatives."""
     inside = (x > 0) & (x < 1)
     x = ops.where(inside, x, ops.where(x > 0, 1.0, 0.0))
     return ops.where(inside, x * x * x * (10 - x * (15 - 6 * x)), x)
@@ -468,7 +465,7 @@ def _start(initial):
     start = []
     for name, entry in zip(NAMES, initial, strict=True):
         if entry is None:
-            start.append(0.0 if name in ("c1", "c2") else _uniform)
+            start.append(0.0 if name in ("c1", "c2") else _uniform())
         elif _is_number(entry) and math.isfinite(entry):
             start.append(entry)
         else:
@@ -482,12 +479,15 @@ def _start(initial):
     return start
 
 
-def _uniform(shape, dtype=None):
-    """U(0, 1), from the generator that `keras.utils.set_random_seed` seeds.
+def _uniform():
+    """An initializer that draws from U(0, 1), the same numbers whenever it is asked.
 
-    NumPy's, not Keras': a weight may be created while a recurrent cell is being traced.
+    In NumPy, seeded from the generator that `keras.utils.set_random_seed` seeds. A weight may be
+    created while a recurrent cell is traced; Keras' generators would leave a tracer in it, and
+    Keras asks for such a weight's start again until the trace has ended.
     """
-    return np.random.uniform(size=shape)
+    seed = np.random.randint(2**31)
+    return lambda shape, dtype=None: np.random.default_rng(seed).uniform(size=shape)
 
 
 def _is_number(value):
@@ -539,15 +539,17 @@ def _text(unit, a, b, c, c1, c2):
 
 
 def _exp(rate):
-    return f"exp({rate:.6g} x)"
+    return f"exp({_term(rate, 'x')})"
 
 
 def _sum(*terms):
     """The sum of number times function as plain text, without the terms that are 0."""
-    words = []
-    for number, function in terms:
-        if number == 1 and function:
-            words.append(function)
-        elif number != 0:
-            words.append(f"{number:.6g} {function}".strip())
+    words = [_term(number, function) for number, function in terms if number != 0]
     return " + ".join(words).replace("+ -", "- ") or "0"
+
+
+def _term(number, function):
+    digits = f"{number:.6g}"
+    if function and digits in ("1", "-1"):
+        return digits[:-1] + function
+    return f"{digits} {function}".strip()
