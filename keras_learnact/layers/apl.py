@@ -34,10 +34,10 @@ class APL(LearnableActivation):
 
         initial=(RandomUniform(-0.5, 0.5), RandomNormal(0, 0.5))  # of keras.initializers
 
-    f(x) = x for x above all hinges. Below all of them f has the slope −Σ slopes_s. At x = 0 the
+    Above all hinges f is ReLU; far to the left it has the slope −Σ slopes_s. At x = 0 the
     derivative of max(0, x) is 0, at a hinge that of max(0, hinge − x) is 0.
 
-    The value is right for every finite x and every finite parameters; where a product
+    The value is right for every finite x and all finite parameters; where a product
     slope · height overflows although f does not, no gradient flows. f(±∞) is f at the largest
     finite number, f(nan) is nan.
 
@@ -47,8 +47,8 @@ class APL(LearnableActivation):
             start above.
         sharing: see `LearnableActivation`. The paper's is "unit": 2·S parameters for each unit.
         axis: see `LearnableActivation`.
-        slopes_regularizer, hinges_regularizer: optional Keras regularizers. The paper puts an L2
-            penalty of 0.001 on both.
+        slopes_regularizer, hinges_regularizer: optional Keras regularizers. The authors' programs
+            have a weight decay of 0.001 on both, which is `keras.regularizers.L2(0.0005)`.
         slopes_constraint, hinges_constraint: optional Keras constraints.
 
     Weights: `slopes` [groups, S] and `hinges` [groups, S].

@@ -41,7 +41,7 @@ class SReLU(LearnableActivation):
     `frozen`, which is not trainable: while it is 1, no gradient flows to the four parameters. (An
     optimizer with weight decay would still shrink them.)
 
-    The value is right for every finite x and every finite parameters; where a product
+    The value is right for every finite x and all finite parameters; where a product
     slope · distance overflows although f does not, no gradient flows. f(±∞) is f at the largest
     finite number, f(nan) is nan.
 
