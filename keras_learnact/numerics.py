@@ -36,3 +36,15 @@ def power_of_two(k, dtype):
     info = limits(dtype)
     field = ops.maximum(k + (info.maxexp - 1), 0)
     return ops.view(ops.left_shift(field, info.nmant), str(info.dtype))
+
+
+def mantissa(x, least=None):
+    """x scaled to 1 <= |x| < 2 by an exact power of two 2^-k, and the integer tensor k.
+
+    Where the exponent is below `least` (default: that of the smallest normal number), or x is 0, k
+    is `least`. The gradient flows through the scaled x; k is a constant.
+    """
+    info = limits(x.dtype)
+    k = ops.clip(exponent(x), info.minexp if least is None else least, info.maxexp - 1)
+    # In two steps: 2^-k alone may be below the normal numbers.
+    return x * power_of_two(-(k // 2), x.dtype) * power_of_two(k // 2 - k, x.dtype), k

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_learnact.numerics import exponent, power_of_two
+from keras_learnact.numerics import exponent, mantissa, power_of_two
 
 
 def test_exponents_by_hand():
@@ -29,3 +29,12 @@ def test_powers_of_two_are_exact_and_end_in_zero(dtype, integer, top):
         pytest.skip("JAX has no 64-bit numbers unless its 64-bit mode is on")
     expected = [0, 0, 2.0 ** (1 - top), 0.5, 1, 8, 2.0**top]
     assert ops.convert_to_numpy(power_of_two(tensor, dtype)).tolist() == expected
+
+
+def test_a_mantissa_by_hand():
+    x = ops.convert_to_tensor(np.array([0, -6, 0.75, 3 * 2.0**126, 3 * 2.0**-126], "float32"))
+    part, k = map(ops.convert_to_numpy, mantissa(x))
+    assert part.tolist() == [0, -1.5, 1.5, 1.5, 1.5]
+    assert k.tolist() == [-126, 2, -1, 127, -125]
+    _, k = mantissa(x, least=-10)
+    assert ops.convert_to_numpy(k).tolist() == [-10, 2, -1, 127, -10]

@@ -14,7 +14,7 @@ from keras_learnact.layers.base import (
     deserialize,
     serialize,
 )
-from keras_learnact.numerics import limits
+from keras_learnact.numerics import limits, mantissa, power_of_two
 
 # The authors' guards.
 EPSILON = 0.01
@@ -254,7 +254,7 @@ class _Unit(NamedTuple):
     identity: object  # a = b = c = 0
     real: object  # a ≠ 0 and D > 0
     spread: object  # a = 0 ≠ b, or D > 0 with exponents well apart
-    rate: object  # t = rate x; a constant for the gradient
+    rate: object  # t = rate x; a power of two, a constant for the gradient
     alpha: object
     root: object  # √|δ|
     delta: object  # δ; 0 where spread
@@ -290,72 +290,84 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
     step = ~second & ~has_b & has_c
     identity = ~second & ~has_b & ~has_c
 
-    # p = size · part with a constant size and part = 1: the sizes, whatever their range, are put
-    # together once, and derivatives are taken of ratios of numbers near 1. This is exact.
-    size_a, a = _size_and_part(a, second)
-    size_b, b = _size_and_part(b, has_b)
-    size_c, c = _size_and_part(c, has_c)
-    ratio_b = _only(has_b, ops.abs(size_b) / ops.abs(size_a))
-    ratio_c = _only(has_c, ops.sqrt(ops.abs(size_c)) / ops.sqrt(ops.abs(size_a)))
-    # A double integrator, b = c = 0, has no scale of its own but that of its gain; it comes last,
-    # so that the gain is never above 1e16.
-    rate = ops.maximum(ops.maximum(ratio_b, ratio_c), 1e-8 / ops.sqrt(ops.abs(size_a)))
-    first_rate = ops.maximum(_only(has_c, ops.abs(size_c)), 1.0) / ops.abs(size_b)
-    rate = ops.where(first, first_rate, ops.where(second, rate, 1.0))
-    rate = ops.clip(rate, largest**-0.9, largest**0.75)
+    # p = ± part · 2^k with a part in [1, 2): the powers of two are put together as integers, which
+    # cannot overflow, and derivatives are taken of ratios of the parts.
+    part_a, k_a = mantissa(ops.where(second, a, 1.0))
+    part_b, k_b = mantissa(ops.where(has_b, b, 1.0))
+    part_c, k_c = mantissa(ops.where(has_c, c, 1.0))
+    top = info.maxexp - 1
+
+    def two_to(k):
+        return power_of_two(ops.clip(k, info.minexp, top), a.dtype)
+
+    # The rate: |b/a| or √|c/a|, the larger. A double integrator, b = c = 0, has no scale of its
+    # own but that of its gain; it comes last, so that the gain is never above 2^56.
+    k_rate = -(k_a // 2) - 28
+    k_rate = ops.where(has_b, ops.maximum(k_rate, k_b - k_a), k_rate)
+    k_rate = ops.where(has_c, ops.maximum(k_rate, -((k_a - k_c) // 2)), k_rate)
+    k_first = ops.where(has_c, ops.maximum(k_c, 0), 0) - k_b
+    k_rate = ops.where(second, k_rate, ops.where(first, k_first, 0))
+    k_rate = ops.clip(k_rate, -(top * 9 // 10), top * 3 // 4)
 
     damped, bound = second & has_b, second & has_c
-    alpha = _only(damped, _only(damped, -size_b / rate / size_a / 2) * (b / a))
-    eta = _only(bound, _only(bound, size_c / rate / rate / size_a) * (c / a))
+    alpha = _only(damped, -part_b / part_a / 2 * two_to(k_b - k_a - k_rate))
+    eta = _only(bound, part_c / part_a * two_to(k_c - k_a - 2 * k_rate))
     delta = alpha * alpha - eta
     real = second & (delta > 0)
     root = _only(delta != 0, ops.sqrt(ops.where(delta != 0, ops.abs(delta), 1.0)))
-    sign_a = ops.sign(size_a)
-    backwards = has_b & (size_b < 0)  # p, not q, has the larger exponent
+    sign_a = ops.sign(ops.stop_gradient(part_a))
+    backwards = has_b & (part_b < 0)  # p, not q, has the larger exponent
     offset = _only(real, ops.where(backwards, sign_a, -sign_a) * root)
     fast = alpha + offset
     radius = ops.stop_gradient(ops.where(real, ops.abs(fast), ops.sqrt(ops.abs(eta))))
-    gain = _only(second, 1 / rate / size_a / rate) / a
+    k_gain = -k_a - 2 * k_rate
+    gain = _only(second, two_to(k_gain) / part_a)
     # From a quarter on, neither form has lost digits yet. Also, it is well outside of the band.
     spread = real & (root > ops.abs(alpha) / 4)
-    size, part = _size_and_part(fast, spread)
-    slow = ops.where(spread, eta / size / part, alpha - offset)
-    slow_gain = -gain / size / part
+    part_fast, k_fast = mantissa(ops.where(spread, fast, 1.0))
+    part_offset, k_offset = mantissa(ops.where(spread, offset, 1.0))
+    slow = ops.where(
+        spread,
+        _only(bound, part_c / part_a / part_fast * two_to(k_c + k_gain - k_fast)),
+        alpha - offset,
+    )
+    slow_gain = -two_to(k_gain - k_fast) / part_a / part_fast
+    difference_gain = slow_gain / part_offset / 2 * two_to(-k_offset)
 
     # The free part. The determinants of the three bases, as maps of (c1, c2) to (y, y′) at 0, do
     # not have one sign if a > 0: there is one D on either side of 0 within the band where c1 and c2
     # multiply the same function. No passage from basis to basis could avoid that.
-    size, part = _size_and_part(alpha * alpha + ops.abs(eta), delta != 0)
-    position = delta / size / part / BAND
+    part, k = mantissa(ops.where(delta != 0, alpha * alpha + ops.abs(eta), 1.0))
+    position = delta * two_to(-k) / part / BAND
     below, above = _rise(-position), _rise(position)
     at = 1 - below - above
     on_cosh = below * c1 + at * c2
-    on_sinh = _only(below > 0, below * sign_a * root * c2) + _only(at > 0, at * c1 / rate)
+    on_sinh = _only(below > 0, below * sign_a * root * c2) + _only(
+        at > 0, at * c1 * two_to(-k_rate)
+    )
     integrator = damped & ~has_c
-    share = _bounded(_only(integrator, size_a / size_b), most)
-    integrated = _bounded(-share * (a / b) * c1, most)
+    share = part_a / part_b * two_to(ops.minimum(k_a - k_b, top * 3 // 4))
+    integrated = _bounded(-share * c1, most)
     on_fast = ops.where(integrator, integrated, above * ops.where(backwards, c2, c1))
     on_slow = above * ops.where(integrator | ~backwards, c2, c1)
     k1 = ops.where(spread, on_fast, on_cosh + on_fast + on_slow)
     k2 = ops.where(spread, on_slow, on_sinh + offset * (on_fast - on_slow))
-    stationary = _only(has_c, 1 / size_c / c)
-    size, part = _size_and_part(offset, spread)
-    l1 = -ops.where(spread, _bounded(slow_gain / size, most) / part / 2, stationary)
+    stationary = _only(has_c, two_to(-k_c) / part_c)
+    l1 = -ops.where(spread, difference_gain, stationary)
     l2 = ops.where(spread, -l1, alpha * stationary)
 
     # Second-order equations have used their own numbers; first-order ones have e^(-cx/b) and its
     # response, and the smoothed step is rest / (1 + e1).
-    size = size_b * rate
-    decaying, linear = first & has_c, first & ~has_c
-    first_slow = _only(decaying, _only(decaying, -size_c / size) * (c / b))
-    slow = ops.where(first, first_slow, slow)
+    decay = _only(has_c, -part_c / part_b * two_to(k_c - k_b - k_rate))
+    slow = ops.where(first, decay, slow)
     fast = ops.where(step, -SHARPNESS, fast)
     rest = ops.where(spread, slow_gain, stationary)
-    rest = ops.where(first, _only(first, 1 / size) / b, rest)
+    rest = ops.where(first, two_to(-k_b - k_rate) / part_b, rest)
+    linear = first & ~has_c
 
     # Growth ends at max_exponent: for x > 0 at one time for both exponentials, or their difference
     # would change its sign, and likewise for x < 0 within the band; else for each by itself.
-    exponent = ops.where(step, highest, max_exponent + ops.zeros_like(rate))
+    exponent = ops.where(step, highest, max_exponent + ops.zeros_like(alpha))
     # A slow exponential may be all but constant, its response linear in time up to `reach`.
     until_reach = ops.clip(reach / ops.maximum(ops.abs(slow_gain), 1.0), far, far_spread)
     far = ops.where(spread | first, until_reach, far)
@@ -373,7 +385,7 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
         identity=identity,
         real=real,
         spread=spread | first,
-        rate=rate,
+        rate=two_to(k_rate),
         alpha=alpha,
         root=root,
         delta=_only(second & ~spread, delta),
@@ -389,15 +401,8 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
         start=ops.where(linear, -largest, start),
         end=ops.where(linear, largest, end),
         max_exponent=exponent,
-        reach=ops.where(linear, largest, reach + ops.zeros_like(rate)),
+        reach=ops.where(linear, largest, reach + ops.zeros_like(alpha)),
     )
-
-
-def _size_and_part(p, present):
-    """A constant and a number of value 1, whose product is p; 1 and 1 where p is not present."""
-    p = ops.where(present, p, 1.0)
-    size = ops.stop_gradient(p)
-    return size, p / size
 
 
 def _only(condition, value):

@@ -12,7 +12,7 @@ from keras_learnact.layers.base import (
     serialize,
     standardized,
 )
-from keras_learnact.numerics import exponent, limits, power_of_two
+from keras_learnact.numerics import exponent, limits, mantissa, power_of_two
 
 # A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where its power
 # of two underflows, so when it is below 1: less than half a unit in the last place of the sum.
@@ -200,8 +200,8 @@ def rational(x, numerator, denominator, version):
     q = ops.where(ops.abs(q) < info.tiny, info.tiny, q)  # N may have a pole: no 0 / 0
 
     # Mantissas and exponents of both, so that the quotient and its derivatives stay near 1.
-    p, exponent_of_p = _mantissa(p, -top // 2)
-    q, exponent_of_q = _mantissa(q, info.minexp)
+    p, exponent_of_p = mantissa(p, -top // 2)
+    q, exponent_of_q = mantissa(q)
     y = p / q
     shift = p_exponent - q_exponent - exponent_of_q
     room = top - 1 - max(len(a), len(b))
@@ -239,18 +239,12 @@ def _magnitude(x):
 def _largest_exponent(coefficients, first, exponent_of_x, top, at_least):
     """How far to scale a polynomial down so that its terms are about 2^HEADROOM at most."""
     for k, c in enumerate(coefficients, first):
-        # Not less: the power of two that a tiny coefficient is multiplied with must be a number too.
+        # Not less: what a tiny coefficient is multiplied with must be a number too.
         of_c = ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
         # Of c alone too: c 2^-result and sums of it stay within the numbers where |x| < 1.
         of_term = ops.maximum(of_c + k * exponent_of_x - HEADROOM, of_c - top + 8)
         at_least = ops.maximum(at_least, of_term)
     return at_least
-
-
-def _mantissa(x, least):
-    """x scaled to [1, 2) by an exact power of two (less where the exponent is below `least`)."""
-    k = ops.clip(exponent(x), least, limits(x.dtype).maxexp - 1)
-    return x * power_of_two(-(k // 2), x.dtype) * power_of_two(k // 2 - k, x.dtype), k
 
 
 def _grows(a, b, first):
