@@ -3,6 +3,9 @@
 Formulas use these where a plain evaluation would overflow on the way to a representable result.
 """
 
+import functools
+import operator
+
 import keras
 import numpy as np
 from keras import ops
@@ -48,3 +51,51 @@ def mantissa(x, least=None):
     k = ops.clip(exponent(x), info.minexp if least is None else least, info.maxexp - 1)
     # In two steps: 2^-k alone may be below the normal numbers.
     return x * power_of_two(-(k // 2), x.dtype) * power_of_two(k // 2 - k, x.dtype), k
+
+
+def weighted_sum(weights, terms):
+    """Σ_j weights[j] terms[j], finite wherever the sum is, even if a product alone is not.
+
+    Where a product overflows, the value is that of the sum in smaller numbers, and no gradient
+    flows. Elsewhere it is the plain sum.
+
+    Args:
+        weights: list of finite tensors.
+        terms: list of as many finite tensors, which broadcast with the weights.
+    """
+
+    def total(factors, others):
+        return functools.reduce(operator.add, (a * b for a, b in zip(factors, others, strict=True)))
+
+    plain = total(weights, terms)
+    weights = [ops.stop_gradient(weight) for weight in weights]
+    terms = [ops.stop_gradient(term) for term in terms]
+    # n terms with |weight| < 2^(e+1) and n < 2^b: the weights times 2^-(e+1+b) sum to less than 1,
+    # so all partial sums stay below the largest term. Half of that power goes to each factor:
+    # then what underflows is below 2^-30 of the rounding error of a sum that overflows.
+    largest = functools.reduce(ops.maximum, [ops.abs(weight) for weight in weights])
+    k = ops.maximum(exponent(largest) + 1 + len(weights).bit_length(), 0)
+    up = power_of_two(k // 2, plain.dtype), power_of_two(k - k // 2, plain.dtype)
+    down = power_of_two(-(k // 2), plain.dtype), power_of_two(k // 2 - k, plain.dtype)
+    small = total([w * down[0] for w in weights], [term * down[1] for term in terms])
+    return ops.where(ops.isfinite(plain), plain, small * up[0] * up[1])
+
+
+def finite(x):
+    """x with ±∞ replaced by the largest finite numbers, where no gradient flows; nan stays."""
+    return ops.where(ops.isinf(x), ops.sign(x) * limits(x.dtype).max, x)
+
+
+def difference(a, b):
+    """a − b as the sum of two numbers of one sign, neither of which overflows.
+
+    They are the difference of the positive parts and that of the negative parts. Where a and b
+    have the same sign, one of the two is 0 and the other a − b itself: nothing is lost. The
+    derivatives of their sum are 1 and −1 everywhere, also at a = 0 and b = 0.
+    """
+
+    def parts(x):
+        return ops.where(x >= 0, x, 0.0), ops.where(x >= 0, 0.0, x)
+
+    (positive_a, negative_a), (positive_b, negative_b) = parts(a), parts(b)
+    return positive_a - positive_b, negative_a - negative_b

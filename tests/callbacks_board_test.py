@@ -19,7 +19,6 @@ class Line(LearnableActivation):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.build_shared()
 
     def parameter_list(self):
         return [Parameter("line", 2, [0.0, 2.0])]

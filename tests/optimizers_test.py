@@ -15,7 +15,6 @@ class Slope(LearnableActivation):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.build_shared()
 
     def parameter_list(self):
         return [Parameter("slope", 1, [2.0])]

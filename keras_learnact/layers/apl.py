@@ -11,8 +11,9 @@ from keras_learnact.layers.base import (
     Parameter,
     serialize,
     standardized,
+    start,
 )
-from keras_learnact.layers.mixture import finite, start, weighted_sum
+from keras_learnact.numerics import difference, finite, weighted_sum
 
 # The authors draw their hinges from this distribution.
 HINGES = NormalDist(0.0, 0.5)
@@ -152,18 +153,3 @@ def apl(x, slopes, hinges):
             weights.append(slopes[s])
             terms.append(ops.where(below, part, 0.0))
     return weighted_sum(weights, terms)
-
-
-def difference(a, b):
-    """a − b as the sum of two numbers of one sign, neither of which overflows.
-
-    They are the difference of the positive parts and that of the negative parts. Where a and b
-    have the same sign, one of the two is 0 and the other a − b itself: nothing is lost. The
-    derivatives of their sum are 1 and −1 everywhere, also at a = 0 and b = 0.
-    """
-
-    def parts(x):
-        return ops.where(x >= 0, x, 0.0), ops.where(x >= 0, 0.0, x)
-
-    (positive_a, negative_a), (positive_b, negative_b) = parts(a), parts(b)
-    return positive_a - positive_b, negative_a - negative_b

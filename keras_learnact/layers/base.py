@@ -173,9 +173,6 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
 
     # Keras' side.
 
-    def build_shared(self):
-        pass
-
     def build(self, input_shape=None):
         if self.groups is not None:
             return  # built at construction, or loaded
@@ -316,6 +313,25 @@ def serialize(value):
 def deserialize(value):
     """The constructor argument that `serialize` made plain data of."""
     return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
+
+
+def start(layer, argument, value, count):
+    """What `Parameter.initial` takes, from what the user gave for it.
+
+    Args:
+        layer, argument: their names, for the message.
+        value: a number, `count` numbers, or a Keras initializer (also its name or config).
+        count: how many numbers each group has.
+    """
+    if isinstance(value, (str, Mapping)) or callable(value):
+        return keras.initializers.get(value)
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
+        raise ValueError(
+            f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
+            f"initializer. Received: {argument}={value!r}"
+        )
+    return numbers
 
 
 def _initializer(initial):

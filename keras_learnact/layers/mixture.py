@@ -1,11 +1,6 @@
 """Mixture: a learned weighted sum of fixed activations."""
 
-import functools
-import operator
-from collections.abc import Mapping
-
 import keras
-import numpy as np
 from keras import ops
 
 from keras_learnact.layers.base import (
@@ -15,8 +10,9 @@ from keras_learnact.layers.base import (
     deserialize,
     serialize,
     standardized,
+    start,
 )
-from keras_learnact.numerics import exponent, limits, power_of_two
+from keras_learnact.numerics import finite, weighted_sum
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -118,58 +114,6 @@ class Mixture(LearnableActivation):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "activations": tuple(map(deserialize, config["activations"]))})
-
-
-def weighted_sum(weights, terms):
-    """Σ_j weights[j] terms[j], finite wherever the sum is, even if a product alone is not.
-
-    Where a product overflows, the value is that of the sum in smaller numbers, and no gradient
-    flows. Elsewhere it is the plain sum.
-
-    Args:
-        weights: list of finite tensors.
-        terms: list of as many finite tensors, which broadcast with the weights.
-    """
-
-    def total(factors, others):
-        return functools.reduce(operator.add, (a * b for a, b in zip(factors, others, strict=True)))
-
-    plain = total(weights, terms)
-    weights = [ops.stop_gradient(weight) for weight in weights]
-    terms = [ops.stop_gradient(term) for term in terms]
-    # n terms with |weight| < 2^(e+1) and n < 2^b: the weights times 2^-(e+1+b) sum to less than 1,
-    # so all partial sums stay below the largest term. Half of that power goes to each factor:
-    # then what underflows is below 2^-30 of the rounding error of a sum that overflows.
-    largest = functools.reduce(ops.maximum, [ops.abs(weight) for weight in weights])
-    k = ops.maximum(exponent(largest) + 1 + len(weights).bit_length(), 0)
-    up = power_of_two(k // 2, plain.dtype), power_of_two(k - k // 2, plain.dtype)
-    down = power_of_two(-(k // 2), plain.dtype), power_of_two(k // 2 - k, plain.dtype)
-    small = total([w * down[0] for w in weights], [term * down[1] for term in terms])
-    return ops.where(ops.isfinite(plain), plain, small * up[0] * up[1])
-
-
-def finite(x):
-    """x with ±∞ replaced by the largest finite numbers, where no gradient flows; nan stays."""
-    return ops.where(ops.isinf(x), ops.sign(x) * limits(x.dtype).max, x)
-
-
-def start(layer, argument, value, count):
-    """What `Parameter.initial` takes, from what the user gave for it.
-
-    Args:
-        layer, argument: their names, for the message.
-        value: a number, `count` numbers, or a Keras initializer (also its name or config).
-        count: how many numbers each group has.
-    """
-    if isinstance(value, (str, Mapping)) or callable(value):
-        return keras.initializers.get(value)
-    numbers = np.asarray(value)
-    if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
-        raise ValueError(
-            f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
-            f"initializer. Received: {argument}={value!r}"
-        )
-    return numbers
 
 
 def _element_wise(activation):

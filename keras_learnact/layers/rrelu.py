@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_learnact.layers.base import PACKAGE
-from keras_learnact.layers.mixture import finite
+from keras_learnact.numerics import finite
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

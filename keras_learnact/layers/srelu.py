@@ -4,15 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_learnact.layers.apl import difference
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
     serialize,
     standardized,
+    start,
 )
-from keras_learnact.layers.mixture import finite, start, weighted_sum
+from keras_learnact.numerics import difference, finite, weighted_sum
 
 PARAMETERS = ("t_left", "a_left", "t_right", "a_right")
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
 
-from keras_learnact.layers.mixture import Mixture, finite, weighted_sum
+from keras_learnact.layers.mixture import Mixture
+from keras_learnact.numerics import finite, weighted_sum
 from tests.numeric import call, gradients
 
 EPSILON, TINY, MAX = (float(getattr(np.finfo("float32"), n)) for n in ("eps", "tiny", "max"))

@@ -76,6 +76,8 @@ anywhere = st.floats(-MAX, MAX, width=32, allow_subnormal=False)
 
 
 @pytest.mark.parametrize("version", "ABCN")
+@example([0.0] * 4 + [2.0**-103, 0.0], [0.0] * 5, 2.0**32)
+@example([0.0] * 5 + [2.0], [0.0, 0.0, 2.0**127, 1.0, 0.0], float(np.float32(1e30)))
 @given(
     st.lists(moderate, min_size=6, max_size=6), st.lists(moderate, min_size=5, max_size=5), anywhere
 )
