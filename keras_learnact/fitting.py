@@ -32,6 +32,7 @@ from scipy.special import expit
 
 DENOMINATORS = ("A", "B", "C", "N")
 EPSILON = 0.1  # of version C
+LEAKY = r"leaky_relu_(-?\d*\.?\d+(?:e-?\d+)?)"  # the name of a leaky ReLU of any slope
 WEIGHTS = {"uniform": np.ones_like, "normal": lambda x: np.exp(-(x**2) / 2)}
 
 # No |b_k| R^k is above it, where R is the largest |x| of the interval: best fits of functions with
@@ -210,9 +211,9 @@ def fit(
         N: `Q(x) = 1 + Σ_{k=1..n} b_k x^k`, the only one that can have poles
 
     The fit minimises the maximum over the interval of `w(x) |F(x) - f(x)|`, to within a percent
-    or to 1e-9 of the largest |f|, with Q <= 10,000 on the interval so that coefficients stay
-    trainable. An odd or even function on an interval around 0 gets exact zeros for the
-    coefficients that it does not need.
+    or to 1e-9 of the largest |f|. With R the largest |x| of the interval, no `|b_k| R^k` exceeds
+    10,000, so that kinks do not lead to coefficients that never train. An odd or even function on
+    an interval around 0 gets exact zeros for the coefficients that it does not need.
 
     Outside the interval F follows its own tails: for m = n + 1 and b_n != 0 it tends to a line of
     slope `a_m / |b_n|` on BOTH sides (N with n even: `a_m / b_n`), whatever f does; with b_n = 0,
@@ -233,7 +234,8 @@ def fit(
             1.3e-3). Version A is smooth for every b.
 
     Returns:
-        A `Fit`. The same arguments give the same numbers, and names are fitted once per process.
+        A `Fit`. The same arguments give the same numbers; names and Keras' own functions are fitted
+        once per process.
         A backend without float64 gives values of f rounded to float32; then errors below
         2.4e-7 of the largest |f| are as good as none.
 
@@ -269,7 +271,8 @@ def fit(
         raise ValueError(
             f"`function` must be a name or a callable. Received: function={function!r}"
         )
-    if function is getattr(keras.activations, getattr(function, "__name__", ""), None):
+    name = getattr(function, "__name__", "")
+    if any(function is getattr(module, name, None) for module in (keras.activations, keras.ops)):
         return _fit_once(function, *arguments)
     return _fit(function, *arguments)
 
@@ -278,10 +281,10 @@ def _canonical(name):
     """One spelling for each function: "silu" is "swish", "leaky_relu_0.20" "leaky_relu_0.2"."""
     if name == "silu":
         return "swish"
-    leaky = re.fullmatch(r"leaky_relu_(-?\d*\.?\d+)", name)
+    leaky = re.fullmatch(LEAKY, name)
     if leaky:
         slope = float(leaky[1])
-        return "leaky_relu" if slope == 0.01 else f"leaky_relu_{slope:g}"
+        return "leaky_relu" if slope == 0.01 else f"leaky_relu_{slope!r}"
     return name
 
 
@@ -289,15 +292,13 @@ def _named(name):
     """The function of a canonical name."""
     if name in TABLE_6:
         return TABLE_6[name].function
-    if name.startswith("leaky_relu_") and _canonical(name) == name:
-        try:
-            return _leaky_relu(float(name.removeprefix("leaky_relu_")))
-        except ValueError:
-            pass
+    leaky = re.fullmatch(LEAKY, name)
+    if leaky:
+        return _leaky_relu(float(leaky[1]))
     try:
         return keras.activations.get(name)
     except ValueError as error:
-        known = sorted({*TABLE_6, *(n for n in dir(keras.activations) if n[0] != "_")})
+        known = sorted({*TABLE_6, *dir(keras.activations)} - {"get", "serialize", "deserialize"})
         near = difflib.get_close_matches(name, known, n=3) or ["sigmoid", "tanh", "gelu"]
         raise ValueError(
             "Unknown activation name. Use a name of Keras or of keras_learnact.fitting.TABLE_6, "
@@ -314,7 +315,7 @@ def _fit(function, degrees, version, interval, weight, outside):
         error, coefficients = _minimax(problem, f.tolerance / f.scale)
         error = max(error, f.tolerance / f.scale)
         if best is None or error < best[0]:
-            best = error, problem.in_x(*coefficients)
+            best = error, coefficients
     numerator, denominator = best[1]
     _check_float32(numerator, denominator, "The fit needs", f"degrees={degrees}, {interval=}")
     return Fit(
@@ -478,12 +479,11 @@ class _Problem:
         self.powers_p, self.powers_q = powers_p, powers_q
         # Where Q >= lowest is asked for, to begin with, in units of R.
         self.reach = np.array([f.low, f.high]) / f.radius
-        self.asked = np.linspace(*self.reach, 201)
+        self.asked = np.linspace(*self.reach, 101)
         if outside == "smooth":
             self.reach = np.array([-np.inf, np.inf])
-            positive = np.concatenate(
-                [np.linspace(0, 1, 101) ** 3, np.geomspace(1, 1e3, 50), [1e6]]
-            )
+            inside = np.linspace(0, 1, 51)[1:]
+            positive = np.concatenate([inside**3, 1 / inside, [1e3, 1e6, 1e12]])
             self.asked = np.concatenate([-positive, positive])
 
     def numerator_columns(self, u):
@@ -500,6 +500,23 @@ class _Problem:
         divisor = np.maximum(1, np.abs(u)) ** self.powers_q[-1]
         return self.denominator_columns(u) / divisor[:, None], (self.lowest - self.q0) / divisor
 
+    def shorten(self, c):
+        """Drops powers above the last one in use: with c_n = 0 also c_(n-1) has both signs."""
+        used = self.powers_q[(c != 0) & (self.powers_q % 2 == self.follows_x)]
+        kept = self.powers_q[self.powers_q <= max(used, default=0)]
+        if np.isfinite(self.reach[0]) or self.version == "A" or len(kept) == len(c):
+            return False
+        self.powers_q = kept
+        return True
+
+    def ask(self, holes):
+        """Asks for Q >= lowest there, too, and around: the next hole is in between."""
+        asked = np.unique(self.asked)
+        for u in holes:
+            i = np.searchsorted(asked, u)
+            between = np.linspace(asked[max(i - 1, 0)], asked[min(i, len(asked) - 1)], 7)
+            self.asked = np.concatenate([self.asked, between[1:-1], [u]])
+
     def holes(self, c):
         """Local minima of Q, exactly, where it is below `lowest`."""
         if self.version == "A" or not c.any():
@@ -509,10 +526,10 @@ class _Problem:
         roots = np.polynomial.polynomial.polyroots(np.polynomial.polynomial.polyder(t))
         u = roots.real[np.abs(roots.imag) <= 1e-6 * np.abs(roots)]
         u = u[(self.reach[0] <= u) & (u <= self.reach[1])]
+        if self.lowest < self.q0:
+            return u[self.q0 + self.denominator_columns(u) @ c < self.lowest / 2]
         rows, bounds = self.sign_rows(u)
-        if self.lowest == self.q0:
-            return u[rows @ c < bounds - 1e-7]  # T turns by rounding only
-        return u[self.q0 + self.denominator_columns(u) @ c < self.lowest / 2]
+        return u[rows @ c < bounds - 1e-5]  # T may turn by a hair
 
     def error(self, a, c):
         """The weighted error as a function of x and f(x), by the real formula; inf for Q <= 0."""
@@ -545,7 +562,7 @@ class _Problem:
 
 
 def _minimax(problem, tolerance):
-    """The (a, c) with the smallest maximum error, and that error."""
+    """The smallest maximum error, and the unit's (numerator, denominator) that have it."""
     f = problem.f
     stride = max(1, len(f.x) // (8 * (sum(problem.degrees) + 2)))
     x = np.unique(np.concatenate([f.x[::stride], f.x[[0, -1]], f.x[np.abs(f.x) < 1e-9]]))
@@ -553,46 +570,53 @@ def _minimax(problem, tolerance):
     columns = problem.numerator_columns(x / f.radius)
     polynomial = np.linalg.lstsq(columns, problem.q0 * y / f.scale, rcond=None)[0]
     a, c = polynomial, np.zeros(len(problem.powers_q))
-    best = np.inf, (a, c)
+    best = np.inf, problem.in_x(a, c)
+    holes = np.zeros(0)
     for _ in range(20):
         if np.any(problem.q0 + problem.denominator_columns(x / f.radius) @ c < problem.lowest / 2):
-            a, c = polynomial, np.zeros_like(c)  # the new points are in a hole
-        a, c, on_points = _differential_correction(problem, x, y, a, c, tolerance)
+            a, c, holes = polynomial, np.zeros_like(c), holes[:0]
+        a, c, on_points = _differential_correction(problem, x, y, a, c, tolerance, len(holes))
         # Rounding of the linear programs: far below the error, but an x^n in the tails.
         a, c = (np.where(np.abs(k) < max(1e-8 * on_points, 1e-12), 0, k) for k in (a, c))
+        if problem.shorten(c):
+            c = c[: len(problem.powers_q)]
+            continue
         peaks, errors = _peaks(problem.error(a, c), f.x, f.y, f)
         holes = problem.holes(c)
         if not len(holes) and errors.max() < best[0]:
-            best = errors.max(), (a, c)
+            best = errors.max(), problem.in_x(a, c)
         if not len(holes) and errors.max() <= max(1.003 * on_points, tolerance):
             break
-        problem.asked = np.concatenate([problem.asked, holes])
+        problem.ask(holes)
         x = np.unique(np.concatenate([x, peaks[errors > 0.99 * on_points]]))
         y = f(x)
     return best
 
 
-def _differential_correction(problem, x, y, a, c, tolerance):
-    """The best (a, c) on the points x, and its error.
+def _differential_correction(problem, x, y, a, c, tolerance, in_hole):
+    """The best (a, c) on the points x, and its error; the first step leaves the holes, if any.
 
     A step aims at the error `aim·error` and minimises by how much it misses. With aim = 1 this is
     Barrodale, Powell and Roberts (1972): the error shrinks in every step, until it is the least.
     With aim = 0 it is Loeb's algorithm, which is faster, and does not inflate P and Q by a common
     factor, but ends near the best fit only. So the aim goes from 0 to 1.
     """
-    error = np.max(problem.error(a, c)(x, y))
+    error = max(np.max(problem.error(a, c)(x, y)), tolerance)
+    if in_hole:
+        signs, sign_bounds = problem.sign_rows(problem.asked)
+        error = max(error, np.max(sign_bounds - signs @ c))  # the size of the step that is needed
     for aim in (0.0, 0.5, 0.9, 1.0):
         for _ in range(50):
-            if error <= tolerance:
+            if error <= tolerance and not in_hole:
                 break
             step = _step(problem, x, y, a, c, error, aim)
             if step is None:
                 break
-            new_error = np.max(problem.error(*step)(x, y))
-            if not new_error < error:
+            new_error = max(np.max(problem.error(*step)(x, y)), tolerance)
+            if not (new_error < error or in_hole):
                 break
-            converged = new_error > 0.99 * error
-            (a, c), error = step, new_error
+            converged = new_error > 0.99 * error and not in_hole
+            (a, c), error, in_hole = step, new_error, False
             if converged:
                 break
     return a, c, error
