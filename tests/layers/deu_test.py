@@ -343,6 +343,43 @@ def test_no_value_or_derivative_is_nan_for_any_parameters(columns, guarded):
             assert np.isfinite(values).all()
 
 
+def test_compiled_by_xla_extreme_sizes_give_no_nan_either():
+    # XLA makes (u / v) / w a u / (v w), which may overflow where the former does not.
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** np.concatenate([rng.uniform(-2, 38.5, 2048), rng.uniform(-2, 1, 1024)])
+    numbers = rng.choice([-1, 0, 1, 1], 3072) * np.minimum(rng.permutation(sizes), MAX)
+    columns = list(numbers.astype("float32").reshape(6, 512))
+    for values in compiled(lambda *v: gradients_of(deu, v))(*columns):
+        assert not np.isnan(values).any()
+
+
+def gradients_of(function, arguments):
+    """Value and gradients as tensors, so that they can be compiled."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            y = function(*arguments)
+        return [y, *tape.gradient(y, arguments)]
+    import jax
+
+    positions = tuple(range(len(arguments)))
+    total = jax.grad(lambda *v: function(*v).sum(), positions)
+    return [function(*arguments), *total(*arguments)]
+
+
+def compiled(function):
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        graph = tf.function(function, jit_compile=True)
+        return lambda *v: [y.numpy() for y in graph(*map(tf.constant, v))]
+    import jax
+
+    return lambda *v: [np.asarray(y) for y in jax.jit(function)(*v)]
+
+
 def test_nan_in_is_nan_out():
     for k in range(6):
         values = [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
