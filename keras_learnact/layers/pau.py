@@ -175,15 +175,19 @@ def rational(x, numerator, denominator, version):
     # In two steps: 2^-127 alone is below the normal float32 numbers.
     r = x * power_of_two(-(e // 2), dtype) * power_of_two(e // 2 - e, dtype)
 
-    q_exponent = _largest_exponent(b, first, exponent_of_x, top, 0 * exponent_of_x)
-    p_exponent = _largest_exponent(a, 0, exponent_of_x, top, q_exponent)
+    powers = range(max(len(a), first + len(b)))
+    term_exponents = [k * exponent_of_x for k in powers]
+    power_exponents = [k * e for k in powers]
+
+    q_exponent = _largest_exponent(denominator, b, term_exponents[first:], top, 0 * exponent_of_x)
+    p_exponent = _largest_exponent(numerator, a, term_exponents, top, q_exponent)
 
     def scaled(coefficients, first, scale):
-        # A power reaches its bound only if its coefficient is 0 or all but: then the term vanishes
-        # and its gradient, which no number of this dtype can hold, saturates.
+        # A power reaches its bound only if its coefficient is 0: then the term vanishes and its
+        # gradient, which no number of this dtype can hold, saturates.
         return [
-            c * power_of_two(ops.minimum(k * e - scale, top), dtype)
-            for k, c in enumerate(coefficients, first)
+            c * power_of_two(ops.minimum(k - scale, top), dtype)
+            for c, k in zip(coefficients, power_exponents[first:], strict=False)
         ]
 
     p = _horner(scaled(a, 0, p_exponent), r)  # P 2^-p_exponent
@@ -221,7 +225,7 @@ def polynomial_text(coefficients, first=0, variable="x"):
 
 
 def _coefficients(values):
-    return values if isinstance(values, list) else [values[j] for j in range(values.shape[0])]
+    return values if isinstance(values, list) else list(ops.unstack(values, values.shape[0]))
 
 
 def _horner(coefficients, x):
@@ -236,15 +240,25 @@ def _magnitude(x):
     return ops.where(x < 0, -x, x)
 
 
-def _largest_exponent(coefficients, first, exponent_of_x, top, at_least):
+def _largest_exponent(values, coefficients, exponents, top, at_least):
     """How far to scale a polynomial down so that its terms are about 2^HEADROOM at most."""
-    for k, c in enumerate(coefficients, first):
-        # Not less: what a tiny coefficient is multiplied with must be a number too.
-        of_c = ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
-        # Of c alone too: c 2^-result and sums of it stay within the numbers where |x| < 1.
-        of_term = ops.maximum(of_c + k * exponent_of_x - HEADROOM, of_c - top + 8)
-        at_least = ops.maximum(at_least, of_term)
-    return at_least
+    if not coefficients:
+        return at_least
+    if isinstance(values, list):
+        of_c = [_exponent_of_coefficient(c, top) for c in coefficients]
+    else:  # all at once: a graph of fewer nodes
+        of_c = ops.unstack(_exponent_of_coefficient(values, top), len(coefficients))
+    largest = of_c[0]
+    for c, k in zip(of_c, exponents, strict=False):
+        at_least = ops.maximum(at_least, c - HEADROOM + k)
+        largest = ops.maximum(largest, c)
+    # Of the coefficients alone too: c 2^-result and sums of it stay numbers where |x| < 1.
+    return ops.maximum(at_least, largest - top + 8)
+
+
+def _exponent_of_coefficient(c, top):
+    # Not less: what a tiny coefficient is multiplied with must be a number too.
+    return ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
 
 
 def _grows(a, b, first):
