@@ -18,10 +18,10 @@ demo: .venv/ready ## Train LeNet with PAU on small real images, beside ReLU; dra
 	@$(on_tensorflow) -m training.demo
 
 test: .venv/ready ## Run every test on TensorFlow
-	@$(on_tensorflow) -m pytest
+	@$(on_tensorflow) -m pytest -n auto
 
 test-jax: .venv-jax/ready ## Run the tests on JAX, where TensorFlow is not installed
-	@$(on_jax) -m pytest
+	@$(on_jax) -m pytest -n auto
 
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .
