@@ -74,7 +74,7 @@ class RegressionConfig(Config):
 
 def quick(config: Config) -> Config:
     """The form of a run that takes seconds: it shows that everything runs, and learns nothing."""
-    batch_size = min(config.batch_size, 8)
+    batch_size = min(config.batch_size, 4)
     return dataclasses.replace(
         config,
         quick=True,

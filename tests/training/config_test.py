@@ -14,13 +14,13 @@ from training.config import (
 
 def test_quick_is_two_epochs_of_two_small_batches():
     config = quick(ImageConfig(epochs=400, batch_size=64, network="vgg8"))
-    assert (config.epochs, config.batch_size, config.examples) == (2, 8, 16)
+    assert (config.epochs, config.batch_size, config.examples) == (2, 4, 8)
     assert config.quick and config.network == "vgg8"
 
 
 def test_quick_makes_nothing_larger():
-    config = quick(ImageConfig(epochs=1, batch_size=4))
-    assert (config.epochs, config.batch_size, config.examples) == (1, 4, 8)
+    config = quick(ImageConfig(epochs=1, batch_size=3))
+    assert (config.epochs, config.batch_size, config.examples) == (1, 3, 6)
 
 
 def test_configurations_differ_in_the_fields_that_change_a_result():
