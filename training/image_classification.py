@@ -88,8 +88,8 @@ def _compiled(config, model, images, steps_per_epoch):
         optimizers.build(config, steps_per_epoch),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=metrics,
-        # TensorFlow takes minutes to optimize the graph of a network with 100 activations: more than
-        # it can win back in four steps.
+        # TensorFlow takes minutes to optimize the graph of a network with 100 activations: more
+        # than it can win back in four steps.
         run_eagerly=config.quick and keras.backend.backend() == "tensorflow",
     )
     return trainer
