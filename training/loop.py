@@ -81,8 +81,6 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
             ),
             _Recorder(progress, config, workdir, path),  # the last: it saves what the others did
         ]
-        # TensorFlow would trace a training step that makes variables a second time.
-        trainer.optimizer.build(trainer.trainable_variables)
         trainer.fit(**arguments, initial_epoch=done, epochs=config.epochs, verbose=verbosity())
     if observe.activation_layers(trainer) and not progress.diverged:
         plotting.plot(trainer, inputs, before).savefig(workdir / "activations.png")
