@@ -45,7 +45,7 @@ def train(config: ImageConfig, workdir: str) -> dict:
     progress = loop.fit(trainer, feed, config, workdir)
     metrics = _metrics(progress, model)
     if not progress.diverged:
-        records.write_model(workdir, model)
+        records.write_model(workdir, config, model)
     records.write_result(workdir, config, model, metrics=metrics, dataset=images.source)
     return metrics
 

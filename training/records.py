@@ -44,10 +44,12 @@ def write_result(workdir: Path, config: Config, model: keras.Model, **facts) -> 
     os.replace(beside, workdir / "result.json")
 
 
-def write_model(workdir: Path, model: keras.Model) -> None:
+def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
     """Writes model.keras, and saved_model/ where TensorFlow runs."""
     model.save(workdir / "model.keras")
-    if keras.backend.backend() == "tensorflow":
+    if config.quick:
+        print("No SavedModel of a quick run: it would take longer than all the rest.")
+    elif keras.backend.backend() == "tensorflow":
         model.export(workdir / "saved_model", verbose=False)
     else:
         print("No SavedModel: that needs TensorFlow as the backend of Keras. There is model.keras.")

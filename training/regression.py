@@ -85,7 +85,7 @@ def _train_fold(config, workdir, table, fold):
     predicted = keras.ops.convert_to_numpy(model(inputs[fold]))[:, 0]
     squares = np.mean((predicted - targets[fold]) ** 2)
     if not progress.diverged:
-        records.write_model(workdir, model)
+        records.write_model(workdir, config, model)
     return {
         "rmse": float(np.sqrt(squares)),
         "r2": float(1 - squares / np.var(targets[fold])),

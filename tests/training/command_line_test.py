@@ -62,7 +62,7 @@ def test_a_preset_is_stronger_than_the_defaults_and_weaker_than_flags(preset):
 
 def test_quick_is_stronger_than_a_preset_and_weaker_than_flags(preset):
     config, _ = parsed(preset, "--quick", "--batch_size=3")
-    assert (config.epochs, config.batch_size, config.examples) == (2, 3, 8)
+    assert (config.epochs, config.batch_size, config.examples) == (1, 3, 8)
 
 
 def test_the_default_workdir_names_the_preset_the_seed_and_quick(preset):

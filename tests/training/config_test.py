@@ -12,9 +12,9 @@ from training.config import (
 )
 
 
-def test_quick_is_two_epochs_of_two_small_batches():
+def test_quick_is_two_small_batches():
     config = quick(ImageConfig(epochs=400, batch_size=64, network="vgg8"))
-    assert (config.epochs, config.batch_size, config.examples) == (2, 4, 8)
+    assert (config.epochs, config.batch_size, config.examples) == (1, 4, 8)
     assert config.quick and config.network == "vgg8"
 
 
