@@ -1,5 +1,6 @@
 """Learnable activation functions for Keras 3."""
 
+from keras_learnact import kernels as kernels
 from keras_learnact import layers as layers
 from keras_learnact.fitting import fit as fit
 from keras_learnact.layers import *  # noqa: F403 (its list of activations is the only one)

@@ -9,6 +9,8 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
+from keras_learnact import kernels
+
 PACKAGE = "keras_learnact"
 SHARING_WORDS = ("layer", "channel", "unit")
 
@@ -113,6 +115,14 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
         """`function` as it is during training; differs only for randomised activations."""
         return self.function(x, **parameters)
 
+    def kernel(self, training):
+        """How the compiled kernel of `function` (of `training_function`) is called.
+
+        Returns:
+            A `kernels.Call`, or a string that says why there is no kernel.
+        """
+        return f"{type(self).__name__} has no compiled kernel"
+
     def text(self, **parameters):
         """The right-hand side of one group's formula, as plain text in `x`.
 
@@ -125,8 +135,9 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
 
     @property
     def path(self):
-        """Which implementation a call runs: `"reference"` is the formula in `keras.ops`."""
-        return "reference"
+        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why."""
+        why = self._why_not(False) or self._why_not(True)
+        return f"reference: {why}" if why else "kernel"
 
     def parameters(self):
         """The current parameters: a dict from name to a NumPy array `[groups, count]`."""
@@ -197,6 +208,10 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
 
     def call(self, inputs, training=None):
         shape, repeats = self._parameter_shape(inputs.shape)
+        if not self._why_not(training):
+            params = ops.concatenate(list(self._values().values()), axis=1)
+            x = ops.cast(inputs, self.compute_dtype)
+            return kernels.run(self.kernel(training), x, params, self._covered_axis(inputs.shape))
         x = ops.cast(inputs, self._math_dtype)
         function = self.training_function if training else self.function
         return ops.cast(function(x, **self._columns(shape, repeats)), self.compute_dtype)
@@ -217,15 +232,33 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
     def _math_dtype(self):
         return "float64" if self.compute_dtype == "float64" else "float32"
 
+    def _why_not(self, training):
+        """Why a call does not run the kernel, or ""."""
+        count = sum(p.count for p in self.parameter_list())
+        return kernels.why_not(self.kernel(training), self.compute_dtype, count)
+
+    def _values(self):
+        """Every weight `[groups, count]` as the formula and the kernel see it."""
+        return {
+            p.name: ops.cast(getattr(self, p.name), self._math_dtype)
+            for p in self.parameter_list()
+        }
+
     def _columns(self, shape, repeats):
         """Every weight as `[count, *shape]`; a group's number is repeated for its channels."""
         columns = {}
-        for p in self.parameter_list():
-            weight = ops.transpose(ops.cast(getattr(self, p.name), self._math_dtype))
+        for name, value in self._values().items():
+            weight = ops.transpose(value)
             if repeats > 1:
                 weight = ops.repeat(weight, repeats, axis=1)
-            columns[p.name] = ops.reshape(weight, (p.count, *shape))
+            columns[name] = ops.reshape(weight, (weight.shape[0], *shape))
         return columns
+
+    def _covered_axis(self, input_shape):
+        """The first of the input's axes that the groups cover together, see `kernels.run`."""
+        if self.sharing in ("layer", "unit"):
+            return 0 if self.sharing == "layer" else 1
+        return self.axis % len(input_shape)
 
     def _parameter_shape(self, input_shape):
         """The shape in which `groups * repeats` numbers broadcast with the input; the repeats."""

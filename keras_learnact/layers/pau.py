@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_learnact import fitting
+from keras_learnact import fitting, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -113,6 +113,9 @@ class PAU(LearnableActivation):
     def function(self, x, numerator, denominator):
         return rational(x, numerator, denominator, self.version)
 
+    def kernel(self, training):
+        return kernels.Call(RATIONAL, (self.degrees[0] + 1, ord(self.version)))
+
     def text(self, numerator, denominator):
         numerator = polynomial_text(numerator)
         first, constant = (0, f"{fitting.EPSILON:g}") if self.version == "C" else (1, "1")
@@ -215,6 +218,14 @@ def rational(x, numerator, denominator, version):
     value = ops.stop_gradient(y) * up * up2
     value = ops.where(infinite & _grows(a, b, first), _signed_infinity(value), value)
     return ops.where(beyond, value, y * ops.where(beyond, 1.0, up) * ops.where(beyond, 1.0, up2))
+
+
+def _formula(x, p, settings, key):
+    a, version = settings
+    return rational(x, p[:a], p[a:], chr(version))
+
+
+RATIONAL = kernels.kernel("Rational", _formula)
 
 
 def polynomial_text(coefficients, first=0, variable="x"):

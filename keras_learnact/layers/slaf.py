@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_learnact import fitting
+from keras_learnact import fitting, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -11,7 +11,7 @@ from keras_learnact.layers.base import (
     serialize,
     standardized,
 )
-from keras_learnact.layers.pau import polynomial_text, rational
+from keras_learnact.layers.pau import RATIONAL, polynomial_text, rational
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -76,6 +76,9 @@ class SLAF(LearnableActivation):
 
     def function(self, x, coefficients):
         return rational(x, coefficients, [], "A")
+
+    def kernel(self, training):
+        return kernels.Call(RATIONAL, (self.order + 1, ord("A")))
 
     def text(self, coefficients):
         return polynomial_text(coefficients)

@@ -1,0 +1,546 @@
+// Loops over elements on the CPU, written once for every kernel. See kernels/all.h for what a
+// kernel is.
+//
+// The input is cut into items, by its shape alone: who works on which item, and on how many
+// threads, does not change a bit of the result. Sums over elements are taken in vectors of float
+// over at most kStrip elements a lane, then in double, in a fixed order.
+//
+// Two ways of cutting it:
+//   runs     a group has many neighbouring elements: its parameters are the same in all lanes
+//   columns  neighbours belong to different groups: each lane has its own parameters, and a strip
+//            goes from row to row
+
+#ifndef KERAS_LEARNACT_RUNTIME_CPU_H_
+#define KERAS_LEARNACT_RUNTIME_CPU_H_
+
+#include <stdlib.h>
+
+#include <type_traits>
+
+#include "runtime/call.h"
+#include "runtime/half.h"
+#include "runtime/pool.h"
+#include "runtime/simd.h"
+
+namespace keras_learnact::KLA_TARGET {
+
+constexpr int64_t kItem = 16384;   // elements of an item, about
+constexpr int64_t kRows = 4096;    // elements of some rows that stay in the first cache meanwhile
+constexpr int64_t kStrip = 256;    // vectors after which a sum in float is added to one in double
+constexpr int kMaxPrepared = 64;  // of any formula
+constexpr int64_t kInline = 16384;  // below this many elements other threads are not worth waking
+
+// Uninitialised memory for `size` objects of a plain type, aligned for vectors.
+template <typename T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(
+            aligned_alloc(64, static_cast<size_t>(size * sizeof(T) / 64 + 1) * 64))) {}
+  ~Buffer() { free(data_); }
+  Buffer(const Buffer&) = delete;
+  T* get() const { return data_; }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  T* data_;
+};
+
+template <typename F>
+void Parallel(int64_t count, const F& f) {
+  ParallelFor(count, [](void* context, int64_t i) { (*static_cast<const F*>(context))(i); },
+              const_cast<F*>(&f));
+}
+
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t Clamp(int64_t x, int64_t low, int64_t high) {
+  return x < low ? low : x > high ? high : x;
+}
+
+// The arithmetic of a formula, as the loops below call it: the loops are compiled once, not once
+// for each formula.
+template <typename T>
+class Strips {
+ public:
+  using V = Vec<T>;
+  int prepared = 0;  // numbers of each group after Prepare
+  virtual void Prepare(const T* params, T* p) const = 0;
+  virtual void Finish(const T* params, const double* dp, T* dparams) const = 0;
+  // `steps` vectors, `stride` elements apart. `index` is the first element's, for random numbers.
+  // p: [prepared]. sums: [prepared][lanes], to which the gradient of p is added.
+  virtual void Forward(const V* p, const T* x, T* y, int64_t steps, int64_t stride, int64_t index,
+                       int64_t index_stride, const uint32_t* key) const = 0;
+  virtual void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
+                        int64_t index, int64_t index_stride, const uint32_t* key,
+                        double* sums) const = 0;
+
+ protected:
+  ~Strips() = default;
+};
+
+template <typename Formula, typename T>
+class StripsOf final : public Strips<T> {
+  using V = Vec<T>;
+  static constexpr int kLanes = V::kLanes;
+  static constexpr int kMax = Formula::kMaxPrepared;
+
+ public:
+  explicit StripsOf(const Formula& f) : f_(f) { this->prepared = f.prepared(); }
+
+  void Prepare(const T* params, T* p) const override { f_.Prepare(params, p); }
+
+  void Finish(const T* params, const double* dp, T* dparams) const override {
+    f_.Finish(params, dp, dparams);
+  }
+
+  void Forward(const V* p, const T* x, T* y, int64_t steps, int64_t stride, int64_t index,
+               int64_t index_stride, const uint32_t* key) const override {
+    const Formula f = f_;
+    V q[kMax];  // a copy: no store into y can change it, so it stays in registers
+    for (int k = 0; k < f.prepared(); ++k) q[k] = p[k];
+    for (int64_t i = 0; i < steps; ++i) {
+      const Place place{static_cast<uint64_t>(index + i * index_stride), key};
+      const V x_ = V::Load(x + i * stride);
+      V y_ = f.template Forward<V>(q, x_, place);
+      if constexpr (!Formula::kAlwaysUsual) {
+        const auto usual = f.template Usual<V>(q, x_);
+        if (__builtin_expect(!None(~usual), false)) y_ = Careful(p, x_, y_, usual, place);
+      }
+      y_.Store(y + i * stride);
+    }
+  }
+
+  void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
+                int64_t index, int64_t index_stride, const uint32_t* key,
+                double* sums) const override {
+    const Formula f = f_;
+    V q[kMax];
+    for (int k = 0; k < f.prepared(); ++k) q[k] = p[k];
+    for (int64_t done = 0; done < steps;) {
+      const int64_t end = steps - done < kStrip ? steps : done + kStrip;
+      V dp[kMax];
+      for (int k = 0; k < f.prepared(); ++k) dp[k] = V(0.0);
+      for (; done < end; ++done) {
+        const Place place{static_cast<uint64_t>(index + done * index_stride), key};
+        V x_ = V::Load(x + done * stride), dy_ = V::Load(dy + done * stride);
+        if constexpr (!Formula::kAlwaysUsual) {
+          const auto usual = f.template Usual<V>(q, x_);
+          if (__builtin_expect(!None(~usual), false)) {
+            const V careful = Careful(p, x_, dy_, usual, place, sums);
+            const V zero(0.0);
+            x_ = Select(usual, x_, zero);
+            dy_ = Select(usual, dy_, zero);
+            const V plain = f.template Backward<V>(q, x_, dy_, dp, place);
+            Select(usual, plain, careful).Store(dx + done * stride);
+            continue;
+          }
+        }
+        f.template Backward<V>(q, x_, dy_, dp, place).Store(dx + done * stride);
+      }
+      for (int k = 0; k < f.prepared(); ++k) {
+        T lanes[kLanes];
+        dp[k].Store(lanes);
+        for (int l = 0; l < kLanes; ++l) sums[k * kLanes + l] += lanes[l];
+      }
+    }
+  }
+
+ private:
+  using Mask = typename V::Mask;
+
+  // Lanes whose plain arithmetic might overflow, one by one.
+  __attribute__((noinline, cold)) V Careful(const V* p, V x, V y, Mask usual, Place place) const {
+    for (int l = 0; l < kLanes; ++l) {
+      if (usual[l]) continue;
+      T lane[kMax];
+      for (int k = 0; k < f_.prepared(); ++k) lane[k] = p[k].v[l];
+      y.v[l] = f_.template CarefulForward<T>(lane, x.v[l], Place{place.index + l, place.key});
+    }
+    return y;
+  }
+
+  __attribute__((noinline, cold)) V Careful(const V* p, V x, V dy, Mask usual, Place place,
+                                            double* sums) const {
+    V dx(0.0);
+    for (int l = 0; l < kLanes; ++l) {
+      if (usual[l]) continue;
+      T lane[kMax];
+      double dp[kMax];
+      for (int k = 0; k < f_.prepared(); ++k) {
+        lane[k] = p[k].v[l];
+        dp[k] = 0;
+      }
+      dx.v[l] = f_.template CarefulBackward<T>(lane, x.v[l], dy.v[l], dp,
+                                               Place{place.index + l, place.key});
+      // No sum of these overflows to infinity - infinity.
+      const double largest = Float<T>::kMax;
+      for (int k = 0; k < f_.prepared(); ++k) {
+        sums[k * kLanes + l] += dp[k] > largest ? largest : dp[k] < -largest ? -largest : dp[k];
+      }
+    }
+    return dx;
+  }
+
+  const Formula f_;
+};
+
+// T: float or double. S: how x, y, dy, dx are stored.
+template <typename T, typename S>
+class Cpu {
+  using V = Vec<T>;
+  static constexpr int kLanes = V::kLanes;
+  static constexpr bool kConvert = sizeof(S) != sizeof(T);
+
+ public:
+  Cpu(const Strips<T>& f, const Call& call, const uint32_t* key)
+      : f_(f), c_(call), key_(key), prepared_(f.prepared) {
+    columns_ = call.groups * call.inner;
+    runs_ = call.groups == 1 || call.inner >= 4 * kLanes;
+    if (runs_) {
+      // One group: one run.
+      rows_ = call.groups == 1 ? 1 : call.outer;
+      run_ = call.groups == 1 ? call.size() : call.inner;
+      chunks_ = CeilDiv(run_, kItem);
+      blocks_ = Blocks(call.groups * chunks_, rows_, run_ < kItem ? run_ : kItem);
+      partials_ = blocks_ * chunks_;
+    } else {
+      // Short rows are taken several at a time, so that vectors are full.
+      int64_t repeats = 1;
+      if (columns_ < 16 * kLanes) {
+        while (repeats * columns_ % kLanes != 0) ++repeats;
+        while (repeats * columns_ < 4 * kLanes) repeats *= 2;
+      }
+      stride_ = columns_ * repeats;
+      rows_ = call.size() / stride_;
+      // Whole groups, so that no two items share one.
+      width_ = repeats > 1 ? stride_ : call.inner * CeilDiv(8 * kLanes, call.inner);
+      if (width_ > stride_) width_ = stride_;
+      chunks_ = CeilDiv(stride_, width_);
+      blocks_ = Blocks(chunks_, rows_, width_);
+      partials_ = blocks_;
+    }
+  }
+
+  bool Forward(const S* x, const T* params, S* y) const {
+    Buffer<T> prepared(c_.groups * prepared_);
+    if (!prepared) return false;
+    Prepare(params, prepared.get());
+    return Run<false>(prepared.get(), x, nullptr, y, nullptr);
+  }
+
+  bool Backward(const S* x, const T* params, const S* dy, S* dx, T* dparams) const {
+    Buffer<T> prepared(c_.groups * prepared_);
+    Buffer<double> partial(partials_ * c_.groups * prepared_);
+    if (!prepared || !partial) return false;
+    Prepare(params, prepared.get());
+    if (!Run<true>(prepared.get(), x, dy, dx, partial.get())) return false;
+    ForGroups([&](int64_t g) {
+      double total[kMaxPrepared];
+      for (int k = 0; k < prepared_; ++k) {
+        total[k] = 0;
+        for (int64_t i = 0; i < partials_ && c_.size() > 0; ++i) {
+          total[k] += partial.get()[(i * c_.groups + g) * prepared_ + k];
+        }
+      }
+      f_.Finish(params + g * c_.count, total, dparams + g * c_.count);
+    });
+    return true;
+  }
+
+ private:
+  // Into how many blocks of rows: enough items for the threads, each not too small.
+  static int64_t Blocks(int64_t items, int64_t rows, int64_t width) {
+    const int64_t most = Clamp(CeilDiv(rows * width, kItem), 1, rows < 1 ? 1 : rows);
+    return Clamp(CeilDiv(128, items < 1 ? 1 : items), 1, most);
+  }
+
+  template <typename F>
+  void ForGroups(const F& f) const {
+    const int64_t step = 256;
+    const auto some = [&](int64_t i) {
+      const int64_t end = (i + 1) * step < c_.groups ? (i + 1) * step : c_.groups;
+      for (int64_t g = i * step; g < end; ++g) f(g);
+    };
+    Parallel(CeilDiv(c_.groups, step), some);
+  }
+
+  void Prepare(const T* params, T* prepared) const {
+    ForGroups([&](int64_t g) { f_.Prepare(params + g * c_.count, prepared + g * prepared_); });
+  }
+
+  template <bool kBackward>
+  bool Run(const T* prepared, const S* x, const S* dy, S* out, double* partial) const {
+    if (c_.size() == 0) return true;
+    const int64_t items = runs_ ? blocks_ * c_.groups * chunks_ : blocks_ * chunks_;
+    volatile bool enough = true;
+    const auto item = [&](int64_t i) {
+      if (!(runs_ ? RunItem<kBackward>(i, prepared, x, dy, out, partial)
+                  : ColumnItem<kBackward>(i, prepared, x, dy, out, partial))) {
+        enough = false;
+      }
+    };
+    if (c_.size() < kInline) {
+      struct {
+        const decltype(item)* f;
+        int64_t count;
+      } all{&item, items};
+      ParallelFor(
+          1,
+          [](void* context, int64_t) {
+            const auto* all_items = static_cast<decltype(all)*>(context);
+            for (int64_t i = 0; i < all_items->count; ++i) (*all_items->f)(i);
+          },
+          &all);
+    } else {
+      Parallel(items, item);
+    }
+    return enough;
+  }
+
+  // One vector of which only the first `lanes` are elements.
+  template <bool kBackward>
+  void Part(const V* p, const T* x, const T* dy, T* out, int lanes, int64_t index,
+            double* sums) const {
+    T x_[kLanes] = {}, out_[kLanes];
+    memcpy(x_, x, lanes * sizeof(T));
+    if constexpr (!kBackward) {
+      f_.Forward(p, x_, out_, 1, kLanes, index, 0, key_);
+    } else {
+      T dy_[kLanes] = {};
+      memcpy(dy_, dy, lanes * sizeof(T));
+      Buffer<double> all(prepared_ * kLanes);
+      for (int i = 0; i < prepared_ * kLanes; ++i) all.get()[i] = 0;
+      f_.Backward(p, x_, dy_, out_, 1, kLanes, index, 0, key_, all.get());
+      for (int k = 0; k < prepared_; ++k) {
+        for (int l = 0; l < lanes; ++l) sums[k * kLanes + l] += all.get()[k * kLanes + l];
+      }
+    }
+    memcpy(out, out_, lanes * sizeof(T));
+  }
+
+  // A run of neighbours of one group, or a part of it.
+  template <bool kBackward>
+  bool RunItem(int64_t item, const T* prepared, const S* x, const S* dy, S* out,
+               double* partial) const {
+    const int64_t chunk = item % chunks_, g = item / chunks_ % c_.groups,
+                  block = item / chunks_ / c_.groups;
+    const int64_t begin = chunk * kItem, end = begin + kItem < run_ ? begin + kItem : run_;
+    const int64_t first = rows_ * block / blocks_, last = rows_ * (block + 1) / blocks_;
+    V p[kMaxPrepared];
+    for (int k = 0; k < prepared_; ++k) p[k] = V(prepared[g * prepared_ + k]);
+    double sums[kBackward ? kMaxPrepared * kLanes : 1];
+    if constexpr (kBackward) {
+      for (int i = 0; i < prepared_ * kLanes; ++i) sums[i] = 0;
+    }
+    constexpr int64_t kPiece = kConvert ? 4096 : kItem;
+    T x_piece[kConvert ? kPiece : 1], dy_piece[kConvert && kBackward ? kPiece : 1];
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t i = begin; i < end; i += kPiece) {
+        const int64_t count = end - i < kPiece ? end - i : kPiece;
+        const int64_t at = (row * c_.groups + g) * run_ + i;
+        const int64_t full = count / kLanes;
+        const int rest = static_cast<int>(count % kLanes);
+        const T *from = nullptr, *dy_from = nullptr;
+        T* to = nullptr;
+        if constexpr (kConvert) {
+          ToFloat(x + at, x_piece, count);
+          if constexpr (kBackward) ToFloat(dy + at, dy_piece, count);
+          from = to = x_piece;
+          dy_from = dy_piece;
+        } else {
+          from = x + at;
+          dy_from = kBackward ? dy + at : nullptr;
+          to = out + at;
+        }
+        if constexpr (kBackward) {
+          f_.Backward(p, from, dy_from, to, full, kLanes, at, kLanes, key_, sums);
+        } else {
+          f_.Forward(p, from, to, full, kLanes, at, kLanes, key_);
+        }
+        if (rest > 0) {
+          const int64_t done = full * kLanes;
+          Part<kBackward>(p, from + done, kBackward ? dy_from + done : nullptr, to + done, rest,
+                          at + done, sums);
+        }
+        if constexpr (kConvert) FromFloat(to, out + at, count);
+      }
+    }
+    if constexpr (kBackward) {
+      double* result = partial + ((block * chunks_ + chunk) * c_.groups + g) * prepared_;
+      for (int k = 0; k < prepared_; ++k) {
+        double total = 0;
+        for (int l = 0; l < kLanes; ++l) total += sums[k * kLanes + l];
+        result[k] = total;
+      }
+    }
+    return true;
+  }
+
+  int64_t GroupOf(int64_t column) const { return column % columns_ / c_.inner; }
+
+  // Columns of whole groups, over a block of rows.
+  template <bool kBackward>
+  bool ColumnItem(int64_t item, const T* prepared, const S* x, const S* dy, S* out,
+                  double* partial) const {
+    const int64_t chunk = item % chunks_, block = item / chunks_;
+    const int64_t begin = chunk * width_, end = begin + width_ < stride_ ? begin + width_ : stride_;
+    const int64_t first = rows_ * block / blocks_, last = rows_ * (block + 1) / blocks_;
+    // What is left after the last full row is a shorter row of the last block.
+    const int64_t rest = block == blocks_ - 1 ? c_.size() - rows_ * stride_ : 0;
+    const int64_t width = end - begin, tiles = CeilDiv(width, kLanes);
+
+    Buffer<V> p(tiles * prepared_);
+    Buffer<double> sums(kBackward ? tiles * kLanes * prepared_ : 0);
+    const int64_t step = Clamp(kRows / width, 1, last - first > 1 ? last - first : 1);
+    Buffer<T> x_rows(kConvert ? step * width : 0), dy_rows(kConvert && kBackward ? step * width : 0);
+    if (!p || !sums || !x_rows || !dy_rows) return false;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      for (int l = 0; l < kLanes; ++l) {
+        const int64_t column = begin + tile * kLanes + l;
+        const T* from = prepared + GroupOf(column < end ? column : end - 1) * prepared_;
+        for (int k = 0; k < prepared_; ++k) {
+          reinterpret_cast<T*>(p.get() + tile * prepared_ + k)[l] = from[k];
+        }
+      }
+    }
+    if constexpr (kBackward) {
+      for (int64_t i = 0; i < tiles * kLanes * prepared_; ++i) sums.get()[i] = 0;
+    }
+
+    const auto some_rows = [&](int64_t row, int64_t count, int64_t used) {
+      const int64_t at = row * stride_ + begin;
+      const T *from = nullptr, *dy_from = nullptr;
+      T* to = nullptr;
+      int64_t stride = stride_;
+      if constexpr (kConvert) {
+        for (int64_t i = 0; i < count; ++i) {
+          ToFloat(x + at + i * stride_, x_rows.get() + i * width, used);
+          if constexpr (kBackward) ToFloat(dy + at + i * stride_, dy_rows.get() + i * width, used);
+        }
+        from = to = x_rows.get();
+        dy_from = dy_rows.get();
+        stride = width;
+      } else {
+        from = x + at;
+        dy_from = kBackward ? dy + at : nullptr;
+        to = out + at;
+      }
+      for (int64_t column = 0; column < used; column += kLanes) {
+        const V* tile_p = p.get() + column / kLanes * prepared_;
+        double* tile_sums = kBackward ? sums.get() + column * prepared_ : nullptr;
+        const T* tile_dy = kBackward ? dy_from + column : nullptr;
+        if (used - column >= kLanes) {
+          if constexpr (kBackward) {
+            f_.Backward(tile_p, from + column, tile_dy, to + column, count, stride, at + column,
+                        stride_, key_, tile_sums);
+          } else {
+            f_.Forward(tile_p, from + column, to + column, count, stride, at + column, stride_,
+                       key_);
+          }
+        } else {
+          for (int64_t i = 0; i < count; ++i) {
+            Part<kBackward>(tile_p, from + column + i * stride,
+                            kBackward ? tile_dy + i * stride : nullptr, to + column + i * stride,
+                            static_cast<int>(used - column), at + column + i * stride_, tile_sums);
+          }
+        }
+      }
+      if constexpr (kConvert) {
+        for (int64_t i = 0; i < count; ++i) {
+          FromFloat(to + i * width, out + at + i * stride_, used);
+        }
+      }
+    };
+    for (int64_t row = first; row < last; row += step) {
+      some_rows(row, last - row < step ? last - row : step, width);
+    }
+    if (rest > 0) some_rows(rows_, 1, Clamp(rest - begin, 0, width));
+
+    if constexpr (kBackward) {
+      double* result = partial + block * c_.groups * prepared_;
+      for (int64_t column = begin; column < end; ++column) {
+        for (int k = 0; k < prepared_; ++k) result[GroupOf(column) * prepared_ + k] = 0;
+      }
+      for (int64_t column = begin; column < end; ++column) {
+        const int64_t tile = (column - begin) / kLanes, lane = (column - begin) % kLanes;
+        for (int k = 0; k < prepared_; ++k) {
+          result[GroupOf(column) * prepared_ + k] +=
+              sums.get()[(tile * prepared_ + k) * kLanes + lane];
+        }
+      }
+    }
+    return true;
+  }
+
+  const Strips<T>& f_;
+  const Call& c_;
+  const uint32_t* key_;
+  bool runs_;
+  int prepared_;        // numbers of each group after Prepare
+  int64_t columns_;     // groups * inner
+  int64_t stride_ = 0;  // columns: elements of a row
+  int64_t width_ = 0;   // columns: those of an item
+  int64_t run_ = 0;     // runs: elements of a run
+  int64_t rows_, chunks_, blocks_, partials_;
+};
+
+// Kernel: see kernels/all.h.
+template <typename Kernel>
+struct CpuEntry {
+  static bool Check(const Call& call, Error* error) {
+    typename Kernel::Settings settings{};
+    return Kernel::Parse(call, &settings, error);
+  }
+
+  // Calls f(strips, T, S) for the formula with its settings and the dtype's types.
+  template <typename F>
+  static bool Dispatch(const Call& call, const F& f) {
+    Error error;
+    typename Kernel::Settings settings{};
+    if (!Kernel::Parse(call, &settings, &error)) return false;
+    bool done = false;
+    Kernel::Specialize(settings, [&](const auto& formula) {
+      using Formula = typename std::decay<decltype(formula)>::type;
+      static_assert(Formula::kMaxPrepared <= kMaxPrepared, "");
+      if (call.dtype == DType::kFloat64) {
+        done = f(StripsOf<Formula, double>(formula), double{}, double{});
+        return;
+      }
+      const StripsOf<Formula, float> strips(formula);
+      const Strips<float>& any = strips;
+      if (call.dtype == DType::kFloat32) done = f(any, float{}, float{});
+      if (call.dtype == DType::kFloat16) done = f(any, float{}, Half{});
+      if (call.dtype == DType::kBFloat16) done = f(any, float{}, BFloat16{});
+    });
+    return done;
+  }
+
+  static bool Forward(const Call& call, const void* x, const void* params, const uint32_t* key,
+                      void* y) {
+    return Dispatch(call, [&](const auto& strips, auto t, auto s) {
+      using T = decltype(t);
+      using S = decltype(s);
+      return Cpu<T, S>(strips, call, key)
+          .Forward(static_cast<const S*>(x), static_cast<const T*>(params), static_cast<S*>(y));
+    });
+  }
+
+  static bool Backward(const Call& call, const void* x, const void* params, const uint32_t* key,
+                       const void* dy, void* dx, void* dparams) {
+    return Dispatch(call, [&](const auto& strips, auto t, auto s) {
+      using T = decltype(t);
+      using S = decltype(s);
+      return Cpu<T, S>(strips, call, key)
+          .Backward(static_cast<const S*>(x), static_cast<const T*>(params),
+                    static_cast<const S*>(dy), static_cast<S*>(dx), static_cast<T*>(dparams));
+    });
+  }
+
+  static constexpr CpuKernel Entry() {
+    return {Kernel::kName, Kernel::kRandom, Check, Forward, Backward};
+  }
+};
+
+}  // namespace keras_learnact::KLA_TARGET
+
+#endif  // KERAS_LEARNACT_RUNTIME_CPU_H_
