@@ -90,6 +90,37 @@ inline bool SetView(const char* name, const int64_t* sizes, int64_t rank, int64_
   return true;
 }
 
+// The view of a pooling kernel's output, where `pieces` neighbours on `axis` of x become one: x is
+// [outer, groups, pieces, inner], y is [outer, groups, inner]. There are no parameters.
+inline bool SetPoolView(const char* name, const int64_t* sizes, int64_t rank, int64_t axis,
+                        int64_t pieces, Call* call, Error* error) {
+  if (axis < 0 || axis >= rank) {
+    return error->Say("%s: axis must be between 0 and the rank of x, %lld, less 1. "
+                      "Received: axis=%lld", name, static_cast<long long>(rank),
+                      static_cast<long long>(axis));
+  }
+  if (pieces < 1 || sizes[axis] % pieces != 0) {
+    return error->Say("%s: the size of axis %lld of x must be a multiple of pieces >= 1. "
+                      "Received: size %lld, pieces %lld", name, static_cast<long long>(axis),
+                      static_cast<long long>(sizes[axis]), static_cast<long long>(pieces));
+  }
+  int64_t outer = 1, inner = 1, size = 1;
+  for (int64_t i = 0; i < rank; ++i) {
+    int64_t unused = 0;
+    int64_t* product = i < axis ? &outer : i > axis ? &inner : &unused;
+    if (sizes[i] < 0 || __builtin_mul_overflow(*product, sizes[i], product) ||
+        __builtin_mul_overflow(size, sizes[i], &size) || size > INT64_MAX / 16) {
+      return error->Say("%s: x has an impossible size: %lld on axis %lld", name,
+                        static_cast<long long>(sizes[i]), static_cast<long long>(i));
+    }
+  }
+  call->outer = outer;
+  call->groups = sizes[axis] / pieces;
+  call->inner = inner;
+  call->count = 0;
+  return true;
+}
+
 // One kernel for one instruction set. x, y, dy and dx have call.size() elements, y may be x and dx
 // may be dy; params and dparams have call.groups * call.count; key has two words, for a kernel
 // that draws random numbers, else it is not read. The functions return false if there is not
@@ -97,6 +128,9 @@ inline bool SetView(const char* name, const int64_t* sizes, int64_t rank, int64_
 struct CpuKernel {
   const char* name;
   bool random;
+  // A pooling kernel: no parameters; settings[0] neighbours on an axis of x become one element of
+  // y, see SetPoolView. x and dx have settings[0] * call.size() elements and alias nothing.
+  bool pools;
   // Whether the call's settings and its number of parameters go together.
   bool (*check)(const Call& call, Error* error);
   bool (*forward)(const Call& call, const void* x, const void* params, const uint32_t* key,

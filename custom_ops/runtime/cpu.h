@@ -537,7 +537,7 @@ struct CpuEntry {
   }
 
   static constexpr CpuKernel Entry() {
-    return {Kernel::kName, Kernel::kRandom, Check, Forward, Backward};
+    return {Kernel::kName, Kernel::kRandom, false, Check, Forward, Backward};
   }
 };
 
