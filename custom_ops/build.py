@@ -1,0 +1,491 @@
+"""Builds the compiled kernels: python custom_ops/build.py [--out FOLDER] [LIBRARY ...]
+
+    tf       CPU kernels for TensorFlow, one binary for many of its versions
+    xla      CPU kernels for XLA, in JAX and in TensorFlow
+    native   kernels for the installed TensorFlow alone: inside XLA, and on CUDA
+    cuda     CUDA kernels for XLA
+
+Without names all that this machine can build. Only what has changed is built anew. It needs Linux
+and a C++17 compiler (CXX, c++, g++ or clang++), for CUDA also nvcc (CUDA_HOME or on the PATH).
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = ROOT / "custom_ops"
+BUILD = ROOT / "build"
+OUT = ROOT / "keras_learnact" / "kernels" / "lib"
+
+FILES = {
+    "tf": "libkeras_learnact_tf.so",
+    "xla": "libkeras_learnact_xla.so",
+    "native": "libkeras_learnact_tf_native.so",
+    "cuda": "libkeras_learnact_cuda.so",
+}
+# Which TensorFlow the native library is for, to be read before it is loaded.
+NATIVE_FOR = "libkeras_learnact_tf_native.json"
+
+# Each target is a namespace in the C++ code; runtime/dispatch.cc chooses among them.
+X86_TARGETS = {
+    "baseline": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+TARGETS = X86_TARGETS if platform.machine() == "x86_64" else {"baseline": []}
+
+# Never -ffast-math: a library linked with it flushes denormal numbers in the whole process.
+FLAGS = [
+    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"),
+    *("-fno-trapping-math", "-Wall", "-Wextra", f"-I{SOURCES}"),
+]
+# The C++ library inside and hidden: the file runs with an older one, and beside any other.
+STATIC = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
+LINK = ["-shared", "-Wl,--as-needed", "-Wl,-O1", "-Wl,--gc-sections", "-s"]
+
+CUDA_ARCHITECTURES = ("80", "86", "89", "90", "100")
+
+
+class BuildError(Exception):
+    """Something cannot be built; the text says what and why."""
+
+
+class Skip(Exception):
+    """A library cannot be built here; the text says why."""
+
+
+class Builder:
+    """Runs commands whose output is older than what it was made of, several at once."""
+
+    def __init__(self, folder=BUILD, jobs=None):
+        self.folder = Path(folder)
+        self.jobs = ThreadPoolExecutor(jobs or len(os.sched_getaffinity(0)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.jobs.shutdown(cancel_futures=True)
+
+    def object(self, name, compiler, source, flags, depfile_flags=("-MMD",)):
+        """Compiles one file, in the background; `.result()` is the object."""
+        output = self.folder / f"{name}.o"
+        depfile = output.with_suffix(".d")
+        command = [*compiler, *flags, *depfile_flags, "-MF", depfile, "-c", source, "-o", output]
+        return self.jobs.submit(self._run, command, output, [source], depfile)
+
+    def run(self, command, output, inputs):
+        """Runs a command that makes `output` from `inputs`."""
+        return self._run(command, Path(output), inputs)
+
+    def _run(self, command, output, inputs, depfile=None):
+        command = [str(part) for part in command]
+        record = Path(f"{output}.command")
+        if not _is_current(output, record, command, inputs, depfile):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            record.unlink(missing_ok=True)
+            start = time.time()
+            done = subprocess.run(command, capture_output=True, text=True)
+            messages = (done.stdout + done.stderr).strip()
+            if done.returncode != 0:
+                raise BuildError(f"{shlex.join(command)}\n{messages}")
+            os.utime(output, (start, start))  # an input that changed meanwhile is newer
+            record.write_text(shlex.join(command))
+            name = output.relative_to(self.folder)
+            print(f"  {name} ({time.time() - start:.1f} s)", flush=True)
+            if messages:
+                print(messages, flush=True)
+        return output
+
+
+def _is_current(output, record, command, inputs, depfile):
+    try:
+        made = output.stat().st_mtime
+        if record.read_text() != shlex.join(command):
+            return False
+        if depfile:
+            text = depfile.read_text().replace("\\\n", " ").split(":", 1)[1]
+            inputs = [*inputs, *re.findall(r"(?:\\ |\S)+", text)]
+        return all(os.stat(str(i).replace("\\ ", " ")).st_mtime < made for i in inputs)
+    except OSError:  # something is missing, say a header that was renamed
+        return False
+
+
+def kernels():
+    """{name in kernels/all.h: its header}."""
+    text = (SOURCES / "kernels" / "all.h").read_text()
+    names = re.findall(r"^\s*KERNEL\((\w+)\)", text, re.MULTILINE)
+    headers = {p.stem.replace("_", ""): p for p in (SOURCES / "kernels").glob("*.h")}
+    for name in names:
+        if name.lower() not in headers:
+            raise BuildError(
+                f"kernels/all.h has KERNEL({name}) and there is no header of that name in "
+                f"custom_ops/kernels: {sorted(p.name for p in headers.values())}"
+            )
+    return {name: headers[name.lower()] for name in names}
+
+
+def compiler():
+    """The C++ compiler as a list of words."""
+    if platform.system() != "Linux":
+        raise Skip(f"kernels are built on Linux, not on {platform.system()}")
+    if os.environ.get("CXX"):
+        words = shlex.split(os.environ["CXX"])
+        if shutil.which(words[0]):
+            return words
+        raise Skip(f"there is no C++ compiler: CXX={os.environ['CXX']} is not there")
+    for name in ("c++", "g++", "clang++"):
+        if shutil.which(name):
+            return [name]
+    raise Skip("there is no C++ compiler: none of c++, g++, clang++ is on the PATH, CXX is not set")
+
+
+def core(builder, cxx, extra=(), folder="core"):
+    """The loops of every kernel for every target, and what they need: a list of futures."""
+    flags = [*FLAGS, *extra]
+    objects = []
+    for name, header in kernels().items():
+        for target, machine in TARGETS.items():
+            objects.append(
+                builder.object(
+                    f"{folder}/{header.stem}.{target}",
+                    cxx,
+                    SOURCES / "cpu.cc",
+                    [*flags, *machine, *_kernel_flags(name, header, target)],
+                )
+            )
+    for name in ("pool", "dispatch"):
+        source = SOURCES / "runtime" / f"{name}.cc"
+        objects.append(builder.object(f"{folder}/{name}", cxx, source, flags))
+    return objects
+
+
+def _kernel_flags(name, header, target):
+    return [
+        f"-DKLA_KERNEL={name}",
+        f'-DKLA_HEADER="kernels/{header.name}"',
+        f"-DKLA_TARGET={target}",
+    ]
+
+
+def ffi_headers():
+    """The folder of XLA's FFI headers of the oldest jaxlib that is supported.
+
+    A framework refuses handlers that were compiled with headers newer than its own, so these come
+    from the jaxlib that pyproject.toml names as a build requirement, and from no other.
+    """
+    text = (ROOT / "pyproject.toml").read_text()
+    versions = re.findall(r'"jaxlib==([\d.]+)', text)
+    for version in versions:
+        folder = BUILD / f"xla-ffi-{version}"
+        if folder.exists():
+            return folder
+    found = _find_package("jaxlib", environment=os.environ)
+    if found and found["version"] in versions:
+        folder = BUILD / f"xla-ffi-{found['version']}"
+        _replace_folder(folder, lambda new: shutil.copytree(Path(found["path"]) / "include", new))
+        return folder
+    version = versions[0]
+    folder = BUILD / f"xla-ffi-{version}"
+    print(f"  downloading jaxlib {version} for XLA's FFI headers", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        # Any wheel will do: the headers are the same in all of them.
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+        command += [scratch, "--only-binary=:all:", "--python-version=3.12"]
+        command += ["--platform=manylinux2014_x86_64", f"jaxlib=={version}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode != 0 or not wheels:
+            raise BuildError(
+                f"XLA's FFI headers come from jaxlib {version}, which is not installed and could "
+                f"not be downloaded. Install it: pip install jaxlib=={version}\n{done.stderr}"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            prefix = "jaxlib/include/"
+            names = [n for n in wheel.namelist() if n.startswith(prefix + "xla/ffi/")]
+            wheel.extractall(scratch, names)
+        _replace_folder(folder, lambda new: shutil.copytree(Path(scratch) / prefix, new))
+    return folder
+
+
+def _replace_folder(folder, make):
+    new = folder.with_name(f"{folder.name}.{os.getpid()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    make(new)
+    new.rename(folder)
+
+
+def _find_package(name, environment):
+    """{"path": folder, "version": ...} of an installed package, or None. Imports nothing."""
+    program = (
+        "import importlib.metadata as m, importlib.util as u, json, sys\n"
+        "name = sys.argv[1]\n"
+        "spec = u.find_spec(name)\n"
+        "if spec and spec.submodule_search_locations:\n"
+        "    path = list(spec.submodule_search_locations)[0]\n"
+        "    versions = [d.version for d in m.distributions() if d.metadata['Name'] and\n"
+        "                d.metadata['Name'].lower().replace('_', '-') in (name, name + '-cpu')]\n"
+        "    if versions:\n"
+        "        print(json.dumps({'path': path, 'version': versions[0]}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, name],
+        capture_output=True,
+        text=True,
+        env=dict(environment),
+        cwd="/",
+    )
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def tensorflow():
+    """{"path", "version", "flags"} of the installed TensorFlow.
+
+    pip builds a package in an environment of its own; the TensorFlow to build for is the one that
+    the package will run with, where pip itself is installed.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTHONNOUSERSITE")
+    }
+    found = _find_package("tensorflow", environment)
+    if found is None:
+        raise Skip(f"TensorFlow is not installed in {sysconfig.get_paths()['platlib']}")
+    cache = BUILD / "tensorflow.json"
+    if cache.exists():
+        cached = json.loads(cache.read_text())
+        if all(cached[key] == found[key] for key in found):
+            return cached
+    program = "import json, tensorflow as tf; print(json.dumps(tf.sysconfig.get_compile_flags()))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={**environment, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd="/",
+    )
+    if done.returncode != 0:
+        raise BuildError(f"the installed TensorFlow cannot be imported:\n{done.stderr}")
+    found["flags"] = json.loads(done.stdout.splitlines()[-1])
+    BUILD.mkdir(exist_ok=True)
+    cache.write_text(json.dumps(found))
+    return found
+
+
+def cuda_home():
+    """The folder of the CUDA toolkit."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    nvcc = Path(home) / "bin" / "nvcc" if home else shutil.which("nvcc")
+    if not nvcc or not Path(nvcc).exists():
+        where = f"in CUDA_HOME={home}" if home else "on the PATH, and CUDA_HOME is not set"
+        raise Skip(f"there is no nvcc {where}")
+    return Path(nvcc).resolve().parents[1]
+
+
+def _cuda_architectures(nvcc):
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
+    chosen = [a for a in CUDA_ARCHITECTURES if f"sm_{a}" in known]
+    flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in chosen]
+    return [*flags, f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}"]
+
+
+def cuda_core(builder, cxx, home):
+    """The device code of every kernel: a list of futures."""
+    nvcc = home / "bin" / "nvcc"
+    flags = ["-std=c++17", "-O3", f"-I{SOURCES}", f"-ccbin={cxx[0]}", "-Xcompiler"]
+    flags += ["-fPIC,-fvisibility=hidden,-Wall,-Wextra", *_cuda_architectures(nvcc)]
+    return [
+        builder.object(
+            f"cuda/{header.stem}",
+            [nvcc],
+            SOURCES / "cuda.cu",
+            [*flags, *_kernel_flags(name, header, "cuda")],
+        )
+        for name, header in kernels().items()
+    ]
+
+
+def _archive(builder, name, objects):
+    """A static library: of it a linker takes only what is asked for."""
+    objects = [o.result() for o in objects]
+    output = builder.folder / name
+    # `ar` would keep what is in the file already.
+    script = 'rm -f "$1" && ar qcs "$@"'
+    return builder.run(["sh", "-c", script, "ar", output, *objects], output, objects)
+
+
+def _link(builder, cxx, library, inputs, flags):
+    """Links a library in the build folder."""
+    output = builder.folder / FILES[library]
+    return builder.run([*cxx, *LINK, *inputs, *flags, "-o", output], output, inputs)
+
+
+def _source(name):
+    path = SOURCES / name
+    if not path.exists():
+        raise Skip(f"custom_ops/{name} does not exist")
+    return path
+
+
+def _build_tf(builder, cxx, core_objects):
+    source = _source("tf_ops.cc")
+    binding = builder.object("tf_ops", cxx, source, FLAGS)
+    # An empty library of the name that every TensorFlow 2 has: the real one is found by it.
+    soname = "libtensorflow_framework.so.2"
+    stub = builder.folder / "stub" / soname
+    builder.run(
+        [*cxx, "-shared", "-x", "c++", "/dev/null", "-o", stub, f"-Wl,-soname,{soname}"], stub, []
+    )
+    flags = ["-Wl,--no-as-needed", stub, "-Wl,--as-needed", "-pthread", *STATIC]
+    return _link(
+        builder, cxx, "tf", [binding.result(), _archive(builder, "libcore.a", core_objects)], flags
+    )
+
+
+def _build_xla(builder, cxx, core_objects):
+    source = _source("xla_ffi.cc")
+    binding = builder.object("xla_ffi", cxx, source, [*FLAGS, "-isystem", ffi_headers()])
+    return _link(
+        builder,
+        cxx,
+        "xla",
+        [binding.result(), _archive(builder, "libcore.a", core_objects)],
+        ["-pthread", *STATIC],
+    )
+
+
+def _build_native(builder, cxx, core_objects):
+    source = _source("tf_native.cc")
+    found = tensorflow()
+    include = Path(found["path"]) / "include"
+    flags = [flag for flag in found["flags"] if not flag.startswith(("-I", "--std", "-std"))]
+    for folder in ("", "external/highwayhash", "external/farmhash_archive/src"):
+        flags += ["-isystem", include / folder]
+    flags.append(f'-DKLA_TENSORFLOW_VERSION="{found["version"]}"')
+    binding = builder.object("tf_native", cxx, source, [*FLAGS, *flags])
+    link = [f"-L{found['path']}", "-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2"]
+    return _link(
+        builder,
+        cxx,
+        "native",
+        [binding.result(), _archive(builder, "libcore.a", core_objects)],
+        [*link, "-pthread"],
+    )
+
+
+def _build_cuda(builder, cxx, core_objects):
+    del core_objects
+    source = _source("xla_ffi_cuda.cc")
+    _source("cuda.cu")
+    home = cuda_home()
+    flags = [*FLAGS, "-isystem", ffi_headers(), "-isystem", home / "include"]
+    binding = builder.object("xla_ffi_cuda", cxx, source, flags)
+    device = _archive(builder, "libcuda_core.a", cuda_core(builder, cxx, home))
+    link = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt", "-pthread", *STATIC]
+    return _link(builder, cxx, "cuda", [binding.result(), device], link)
+
+
+LIBRARIES = {"tf": _build_tf, "xla": _build_xla, "native": _build_native, "cuda": _build_cuda}
+
+
+@contextlib.contextmanager
+def _alone():
+    """One build at a time."""
+    import fcntl  # not everywhere
+
+    BUILD.mkdir(exist_ok=True)
+    with open(BUILD / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def build(out=OUT, libraries=None):
+    """Builds libraries into the folder `out`.
+
+    Args:
+        out: the folder; a library that cannot be built is removed from it.
+        libraries: names in `LIBRARIES`, each of which must be built. Default: those that can be.
+
+    Returns:
+        {name of a library: "" or why it was not built}.
+
+    Raises:
+        BuildError: code does not compile, or a library that was asked for cannot be built.
+    """
+    out, result, start = Path(out), {}, time.monotonic()
+    try:
+        cxx = compiler()
+    except Skip as skip:
+        cxx, result = None, dict.fromkeys(LIBRARIES, str(skip))
+    with _alone() if cxx else contextlib.nullcontext(), Builder() as builder:
+        objects = core(builder, cxx) if cxx else []
+        for name in libraries or LIBRARIES:
+            if name not in result:
+                try:
+                    file = LIBRARIES[name](builder, cxx, objects)
+                    _install(file, out / FILES[name])
+                    if name == "native":
+                        _write(
+                            out / NATIVE_FOR, json.dumps({"tensorflow": tensorflow()["version"]})
+                        )
+                    result[name] = ""
+                except Skip as skip:
+                    result[name] = str(skip)
+            if result[name]:
+                (out / FILES[name]).unlink(missing_ok=True)
+                if libraries:
+                    raise BuildError(f"{FILES[name]} cannot be built: {result[name]}")
+            print(f"{FILES[name]}: {result[name] or 'built'}", flush=True)
+    print(f"kernels: {time.monotonic() - start:.0f} s", flush=True)
+    return {name: result[name] for name in libraries or LIBRARIES}
+
+
+def _install(file, target):
+    """Copies a file into place at one moment: a process that has the old one open keeps it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(file, new)
+    new.replace(target)
+
+
+def _write(target, text):
+    new = target.with_name(f".{target.name}.{os.getpid()}")
+    new.write_text(text + "\n")
+    new.replace(target)
+
+
+def main():
+    summary, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", default=OUT, metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
+    arguments = parser.parse_args()
+    unknown = set(arguments.libraries) - set(LIBRARIES)
+    if unknown:
+        parser.error(f"libraries are {', '.join(LIBRARIES)}. Received: {', '.join(unknown)}")
+    try:
+        build(arguments.out, arguments.libraries or None)
+    except BuildError as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
