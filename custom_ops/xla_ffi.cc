@@ -1,7 +1,9 @@
 // Every kernel as an XLA FFI handler on the CPU, for JAX and for TensorFlow's XLA. The library links
 // neither: it is built with the headers of the oldest one that we support, and newer ones take it.
 
-#include <string.h>
+#include <algorithm>
+#include <atomic>
+#include <string>
 
 #include "kernels/all.h"
 #include "runtime/pool.h"
@@ -18,18 +20,58 @@ const CpuKernel& KernelAt(int i) {
   return *CpuKernels(&count)[i];
 }
 
+constexpr int64_t kSmall = 16384;  // elements that one thread does alone
+
+// One batch's entries: one after another, each on all threads, or, if they are small, each on one.
+class Entries {
+ public:
+  Entries(const CpuKernel& kernel, const BatchedCall& batch, bool gradient)
+      : kernel_(kernel), batch_(batch), gradient_(gradient) {}
+
+  // Whether there was enough memory.
+  bool Run() {
+    if (batch_.batch == 1 || batch_.call.size() >= kSmall) {
+      for (int64_t i = 0; i < batch_.batch; ++i) One(i);
+      return enough_;
+    }
+    step_ = kSmall / (batch_.call.size() + 1) + 1;
+    ParallelFor((batch_.batch + step_ - 1) / step_,
+                [](void* entries, int64_t i) { static_cast<Entries*>(entries)->Some(i); }, this);
+    return enough_;
+  }
+
+ private:
+  void Some(int64_t part) {
+    const int64_t end = std::min((part + 1) * step_, batch_.batch);
+    for (int64_t i = part * step_; i < end; ++i) One(i);
+  }
+
+  void One(int64_t i) {
+    const Arrays a = batch_.At(i, gradient_);
+    const auto* key = reinterpret_cast<const uint32_t*>(a.key);
+    const bool enough =
+        gradient_ ? kernel_.backward(batch_.call, a.x, a.params, key, a.dy, a.y, a.dparams)
+                  : kernel_.forward(batch_.call, a.x, a.params, key, a.y);
+    if (!enough) enough_ = false;
+  }
+
+  const CpuKernel& kernel_;
+  const BatchedCall& batch_;
+  const bool gradient_;
+  int64_t step_ = 1;
+  std::atomic<bool> enough_{true};
+};
+
 template <int kKernel, bool kGradient>
-ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis, Settings settings) {
+ffi::Error Run(ffi::RemainingArgs args, ffi::RemainingRets rets, int64_t axis,
+               FfiSettings settings) {
   const CpuKernel& kernel = KernelAt(kKernel);
-  XlaCall c;
+  BatchedCall batch;
   Error error;
-  if (!ReadCall(kernel, kGradient, args, rets, axis, settings, &c, &error)) {
+  if (!ReadCall(kernel, kGradient, args, rets, axis, settings, &batch, &error)) {
     return ffi::Error::InvalidArgument(error.text);
   }
-  const bool enough = kGradient
-                          ? kernel.backward(c.call, c.x, c.params, c.key, c.dy, c.y, c.dparams)
-                          : kernel.forward(c.call, c.x, c.params, c.key, c.y);
-  if (enough) return ffi::Error::Success();
+  if (Entries(kernel, batch, kGradient).Run()) return ffi::Error::Success();
   return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                     std::string(kernel.name) + ": not enough memory");
 }
@@ -40,7 +82,7 @@ XLA_FFI_Error* Handle(XLA_FFI_CallFrame* frame) {
                                   .RemainingArgs()
                                   .RemainingRets()
                                   .Attr<int64_t>("axis")
-                                  .Attr<Settings>("settings")
+                                  .Attr<FfiSettings>("settings")
                                   .To(Run<kKernel, kGradient>);
   return handler->Call(frame);
 }

@@ -40,6 +40,9 @@ struct Call {
   // double.
   const int64_t* settings = nullptr;
   int64_t num_settings = 0;
+  // Of a kernel that draws random numbers: 2, or 4 if the key's third and fourth word, low and
+  // high, are the index of x's first element: x may be a part of an array whose draws it shares.
+  int key_words = 2;
 
   int64_t size() const { return outer * groups * inner; }
 };
@@ -122,8 +125,8 @@ inline bool SetPoolView(const char* name, const int64_t* sizes, int64_t rank, in
 }
 
 // One kernel for one instruction set. x, y, dy and dx have call.size() elements, y may be x and dx
-// may be dy; params and dparams have call.groups * call.count; key has two words, for a kernel
-// that draws random numbers, else it is not read. The functions return false if there is not
+// may be dy; params and dparams have call.groups * call.count; key has
+// call.key_words words, for a kernel that draws random numbers, else it is not read. The functions return false if there is not
 // enough memory.
 struct CpuKernel {
   const char* name;
