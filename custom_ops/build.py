@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ROOT / "custom_ops"
-BUILD = ROOT / "build"
+BUILD = ROOT / "build" / "kernels"
 OUT = ROOT / "keras_learnact" / "kernels" / "lib"
 
 FILES = {
@@ -53,9 +53,7 @@ FLAGS = [
     *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"),
     *("-fno-trapping-math", "-Wall", "-Wextra", f"-I{SOURCES}"),
 ]
-# The C++ library inside and hidden: the file runs with an older one, and beside any other.
-STATIC = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
-LINK = ["-shared", "-Wl,--as-needed", "-Wl,-O1", "-Wl,--gc-sections", "-s"]
+LINK = ["-shared", "-pthread", "-Wl,--as-needed", "-Wl,-O1", "-Wl,--gc-sections", "-s"]
 
 CUDA_ARCHITECTURES = ("80", "86", "89", "90", "100")
 
@@ -282,7 +280,7 @@ def tensorflow():
     if done.returncode != 0:
         raise BuildError(f"the installed TensorFlow cannot be imported:\n{done.stderr}")
     found["flags"] = json.loads(done.stdout.splitlines()[-1])
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     cache.write_text(json.dumps(found))
     return found
 
@@ -329,6 +327,22 @@ def _archive(builder, name, objects):
     return builder.run(["sh", "-c", script, "ar", output, *objects], output, objects)
 
 
+def _portable(builder, cxx):
+    """Flags for a library that runs on systems older than this one, and beside any C++ library."""
+    exports = builder.folder / "exports"
+    exports.parent.mkdir(parents=True, exist_ok=True)
+    text = "{ global: keras_learnact_*; local: *; };"
+    if not exports.exists() or exports.read_text() != text:
+        exports.write_text(text)
+    flags = ["-static-libstdc++", f"-Wl,--version-script={exports}"]
+    if platform.machine() in ("x86_64", "aarch64") and platform.libc_ver()[0] == "glibc":
+        source = SOURCES / "runtime" / "old_glibc.cc"
+        flags.append(builder.object("old_glibc", cxx, source, FLAGS).result())
+        functions = re.findall(r"^KLA_OLD\((\w+)\);", source.read_text(), re.MULTILINE)
+        flags += [f"-Wl,--wrap={name}" for name in functions]
+    return flags
+
+
 def _link(builder, cxx, library, inputs, flags):
     """Links a library in the build folder."""
     output = builder.folder / FILES[library]
@@ -351,7 +365,7 @@ def _build_tf(builder, cxx, core_objects):
     builder.run(
         [*cxx, "-shared", "-x", "c++", "/dev/null", "-o", stub, f"-Wl,-soname,{soname}"], stub, []
     )
-    flags = ["-Wl,--no-as-needed", stub, "-Wl,--as-needed", "-pthread", *STATIC]
+    flags = ["-Wl,--no-as-needed", stub, "-Wl,--as-needed", *_portable(builder, cxx)]
     return _link(
         builder, cxx, "tf", [binding.result(), _archive(builder, "libcore.a", core_objects)], flags
     )
@@ -365,7 +379,7 @@ def _build_xla(builder, cxx, core_objects):
         cxx,
         "xla",
         [binding.result(), _archive(builder, "libcore.a", core_objects)],
-        ["-pthread", *STATIC],
+        _portable(builder, cxx),
     )
 
 
@@ -396,7 +410,7 @@ def _build_cuda(builder, cxx, core_objects):
     flags = [*FLAGS, "-isystem", ffi_headers(), "-isystem", home / "include"]
     binding = builder.object("xla_ffi_cuda", cxx, source, flags)
     device = _archive(builder, "libcuda_core.a", cuda_core(builder, cxx, home))
-    link = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt", "-pthread", *STATIC]
+    link = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt", *_portable(builder, cxx)]
     return _link(builder, cxx, "cuda", [binding.result(), device], link)
 
 
@@ -408,7 +422,7 @@ def _alone():
     """One build at a time."""
     import fcntl  # not everywhere
 
-    BUILD.mkdir(exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
     with open(BUILD / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
