@@ -1,0 +1,73 @@
+"""Opens a compiled library, or says why it cannot be opened."""
+
+import ctypes
+import os
+import struct
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
+
+
+def path(name):
+    """Where the library `name`, say "xla", is when it is built."""
+    return os.path.join(FOLDER, f"libkeras_learnact_{name}.so")
+
+
+def missing(name):
+    """Why a library that is not there is not there, or "" if it is."""
+    if os.path.exists(path(name)):
+        return ""
+    return f"{os.path.basename(path(name))} is not built (python custom_ops/build.py builds it)"
+
+
+def open_library(name):
+    """The `ctypes.CDLL` and "", or None and why not. The file must be there."""
+    file = path(name)
+    why = damage(file)
+    if not why:
+        try:
+            return ctypes.CDLL(file), ""
+        except OSError as e:
+            why = str(e)
+    return None, f"{file} cannot be loaded: {why}."
+
+
+def damage(file):
+    """What is wrong with a shared library's file, or "" if nothing is seen.
+
+    The system's loader believes what a file says of itself: of one that was cut short it would read
+    pages that are not there, which ends the process.
+    """
+    try:
+        with open(file, "rb") as f:
+            header = f.read(64)
+            size = f.seek(0, os.SEEK_END)
+            if len(header) < 64 or header[:4] != b"\x7fELF":
+                return "it is no shared library"
+            own = _own_header()
+            if own is not None and (header[4:6] != own[4:6] or header[18:20] != own[18:20]):
+                return "it is for another kind of processor"
+            if header[4:6] != b"\x02\x01":
+                return ""  # not a 64-bit little-endian file: left to the loader
+            segments_at, sections_at = struct.unpack_from("<QQ", header, 32)
+            entry, count, section_entry, sections = struct.unpack_from("<HHHH", header, 54)
+            ends = [sections_at + section_entry * sections, segments_at + entry * count]
+            if max(ends) <= size and entry == 56:
+                f.seek(segments_at)
+                table = f.read(entry * count)
+                for i in range(count):
+                    _, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", table, entry * i)
+                    ends.append(offset + length)
+            if max(ends) > size:
+                return f"it is cut short: {size} bytes of at least {max(ends)}"
+    except OSError as e:
+        return str(e)
+    return ""
+
+
+def _own_header():
+    """The first bytes of the running program, where the system shows it."""
+    try:
+        with open("/proc/self/exe", "rb") as f:
+            return f.read(64)
+    except OSError:
+        return None
