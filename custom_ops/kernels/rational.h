@@ -53,9 +53,9 @@ struct RationalFormula {
       bound = static_cast<T>(Infinity());  // plain arithmetic makes nan of everything
     } else if (largest <= static_cast<T>(0x1p40)) {
       // With |c| < 2^e and |x| <= 2^r: |c x^k| < 2^(e + r degree).
-      int e = 0;
-      while (e < 40 && largest >= static_cast<T>(PowerOfTwo(e))) ++e;
-      bound = static_cast<T>(PowerOfTwo((40 - e) / (degree() > 0 ? degree() : 1)));
+      const Wide wide(largest);
+      const int e = largest < 1 ? 0 : static_cast<int>(wide.exponent) + 1;
+      bound = static_cast<T>(PowerOfTwo(e < 40 ? (40 - e) / (degree() > 0 ? degree() : 1) : 0));
     }
     p[a() + b()] = bound;
   }

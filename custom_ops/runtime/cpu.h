@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include <type_traits>
+#include <utility>
 
 #include "runtime/call.h"
 #include "runtime/half.h"
@@ -25,9 +26,9 @@
 namespace keras_learnact::KLA_TARGET {
 
 constexpr int64_t kItem = 16384;   // elements of an item, about
-constexpr int64_t kRows = 4096;    // elements of some rows that stay in the first cache meanwhile
+constexpr int64_t kRows = 8;        // rows of a strip in columns; divides kStrip
 constexpr int64_t kStrip = 256;    // vectors after which a sum in float is added to one in double
-constexpr int kMaxPrepared = 64;  // of any formula
+constexpr int kMaxPrepared = 72;  // of any formula
 constexpr int64_t kInline = 16384;  // below this many elements other threads are not worth waking
 
 // Uninitialised memory for `size` objects of a plain type, aligned for vectors.
@@ -57,6 +58,17 @@ inline int64_t Clamp(int64_t x, int64_t low, int64_t high) {
   return x < low ? low : x > high ? high : x;
 }
 
+// f(0), f(1), … f(count - 1) for a count of at most kMost. Written out, not looped: only then does
+// the compiler keep the elements of an array in registers.
+template <int... kIndex, typename F>
+HOST_DEVICE void WrittenOut(std::integer_sequence<int, kIndex...>, int count, const F& f) {
+  ((kIndex < count ? f(kIndex) : void()), ...);
+}
+template <int kMost, typename F>
+HOST_DEVICE void WrittenOut(int count, const F& f) {
+  WrittenOut(std::make_integer_sequence<int, kMost>(), count, f);
+}
+
 // The arithmetic of a formula, as the loops below call it: the loops are compiled once, not once
 // for each formula.
 template <typename T>
@@ -67,11 +79,12 @@ class Strips {
   virtual void Prepare(const T* params, T* p) const = 0;
   virtual void Finish(const T* params, const double* dp, T* dparams) const = 0;
   // `steps` vectors, `stride` elements apart. `index` is the first element's, for random numbers.
-  // p: [prepared]. sums: [prepared][lanes], to which the gradient of p is added.
+  // p: [prepared]. To dp, [prepared], the gradient of p is added; to sums, [prepared][lanes], that
+  // of elements whose plain arithmetic might overflow.
   virtual void Forward(const V* p, const T* x, T* y, int64_t steps, int64_t stride, int64_t index,
                        int64_t index_stride, const uint32_t* key) const = 0;
   virtual void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
-                        int64_t index, int64_t index_stride, const uint32_t* key,
+                        int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
                         double* sums) const = 0;
 
  protected:
@@ -97,88 +110,89 @@ class StripsOf final : public Strips<T> {
                int64_t index_stride, const uint32_t* key) const override {
     const Formula f = f_;
     V q[kMax];  // a copy: no store into y can change it, so it stays in registers
-    for (int k = 0; k < f.prepared(); ++k) q[k] = p[k];
+    WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k]; });
     for (int64_t i = 0; i < steps; ++i) {
-      const Place place{static_cast<uint64_t>(index + i * index_stride), key};
-      const V x_ = V::Load(x + i * stride);
-      V y_ = f.template Forward<V>(q, x_, place);
-      if constexpr (!Formula::kAlwaysUsual) {
-        const auto usual = f.template Usual<V>(q, x_);
-        if (__builtin_expect(!None(~usual), false)) y_ = Careful(p, x_, y_, usual, place);
+      for (; i < steps; ++i) {
+        __builtin_prefetch(x + (i + kRows) * stride);
+        const V x_ = V::Load(x + i * stride);
+        if (!AllUsual(f, q, x_)) break;
+        f.template Forward<V>(q, x_, At(i, index, index_stride, key)).Store(y + i * stride);
       }
-      y_.Store(y + i * stride);
+      // Outside of the loop: no call in it takes its registers away.
+      if (i < steps) {
+        CarefulForward(p, x + i * stride, y + i * stride, At(i, index, index_stride, key));
+      }
     }
   }
 
   void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
-                int64_t index, int64_t index_stride, const uint32_t* key,
+                int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
                 double* sums) const override {
     const Formula f = f_;
-    V q[kMax];
-    for (int k = 0; k < f.prepared(); ++k) q[k] = p[k];
-    for (int64_t done = 0; done < steps;) {
-      const int64_t end = steps - done < kStrip ? steps : done + kStrip;
-      V dp[kMax];
-      for (int k = 0; k < f.prepared(); ++k) dp[k] = V(0.0);
-      for (; done < end; ++done) {
-        const Place place{static_cast<uint64_t>(index + done * index_stride), key};
-        V x_ = V::Load(x + done * stride), dy_ = V::Load(dy + done * stride);
-        if constexpr (!Formula::kAlwaysUsual) {
-          const auto usual = f.template Usual<V>(q, x_);
-          if (__builtin_expect(!None(~usual), false)) {
-            const V careful = Careful(p, x_, dy_, usual, place, sums);
-            const V zero(0.0);
-            x_ = Select(usual, x_, zero);
-            dy_ = Select(usual, dy_, zero);
-            const V plain = f.template Backward<V>(q, x_, dy_, dp, place);
-            Select(usual, plain, careful).Store(dx + done * stride);
-            continue;
-          }
-        }
-        f.template Backward<V>(q, x_, dy_, dp, place).Store(dx + done * stride);
+    V q[kMax], dq[kMax];
+    WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k], dq[k] = dp[k]; });
+    for (int64_t i = 0; i < steps; ++i) {
+      for (; i < steps; ++i) {
+        __builtin_prefetch(x + (i + kRows) * stride);
+        __builtin_prefetch(dy + (i + kRows) * stride);
+        const V x_ = V::Load(x + i * stride), dy_ = V::Load(dy + i * stride);
+        if (!AllUsual(f, q, x_)) break;
+        f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, key))
+            .Store(dx + i * stride);
       }
-      for (int k = 0; k < f.prepared(); ++k) {
-        T lanes[kLanes];
-        dp[k].Store(lanes);
-        for (int l = 0; l < kLanes; ++l) sums[k * kLanes + l] += lanes[l];
+      if (i < steps) {
+        CarefulBackward(p, x + i * stride, dy + i * stride, dx + i * stride,
+                        At(i, index, index_stride, key), sums);
       }
     }
+    WrittenOut<kMax>(f.prepared(), [&](int k) { dp[k] = dq[k]; });
   }
 
  private:
-  using Mask = typename V::Mask;
-
-  // Lanes whose plain arithmetic might overflow, one by one.
-  __attribute__((noinline, cold)) V Careful(const V* p, V x, V y, Mask usual, Place place) const {
-    for (int l = 0; l < kLanes; ++l) {
-      if (usual[l]) continue;
-      T lane[kMax];
-      for (int k = 0; k < f_.prepared(); ++k) lane[k] = p[k].v[l];
-      y.v[l] = f_.template CarefulForward<T>(lane, x.v[l], Place{place.index + l, place.key});
-    }
-    return y;
+  static HOST_DEVICE Place At(int64_t i, int64_t index, int64_t index_stride,
+                              const uint32_t* key) {
+    return Place{static_cast<uint64_t>(index + i * index_stride), key};
   }
 
-  __attribute__((noinline, cold)) V Careful(const V* p, V x, V dy, Mask usual, Place place,
-                                            double* sums) const {
-    V dx(0.0);
-    for (int l = 0; l < kLanes; ++l) {
-      if (usual[l]) continue;
-      T lane[kMax];
-      double dp[kMax];
-      for (int k = 0; k < f_.prepared(); ++k) {
-        lane[k] = p[k].v[l];
-        dp[k] = 0;
-      }
-      dx.v[l] = f_.template CarefulBackward<T>(lane, x.v[l], dy.v[l], dp,
-                                               Place{place.index + l, place.key});
-      // No sum of these overflows to infinity - infinity.
-      const double largest = Float<T>::kMax;
-      for (int k = 0; k < f_.prepared(); ++k) {
-        sums[k * kLanes + l] += dp[k] > largest ? largest : dp[k] < -largest ? -largest : dp[k];
+  static HOST_DEVICE bool AllUsual(const Formula& f, const V* q, V x) {
+    if constexpr (Formula::kAlwaysUsual) {
+      return true;
+    } else {
+      return None(~f.template Usual<V>(q, x));
+    }
+  }
+
+  // One vector, some of whose lanes' plain arithmetic might overflow, lane by lane.
+  __attribute__((noinline, cold)) void CarefulForward(const V* p, const T* x, T* y,
+                                                      Place place) const {
+    if constexpr (!Formula::kAlwaysUsual) {
+      for (int l = 0; l < kLanes; ++l) {
+        T lane[kMax];
+        for (int k = 0; k < f_.prepared(); ++k) lane[k] = p[k].v[l];
+        y[l] = f_.template CarefulForward<T>(lane, x[l], Place{place.index + l, place.key});
       }
     }
-    return dx;
+  }
+
+  __attribute__((noinline, cold)) void CarefulBackward(const V* p, const T* x, const T* dy, T* dx,
+                                                       Place place, double* sums) const {
+    if constexpr (!Formula::kAlwaysUsual) {
+      for (int l = 0; l < kLanes; ++l) {
+        T lane[kMax];
+        double dp[kMax];
+        for (int k = 0; k < f_.prepared(); ++k) {
+          lane[k] = p[k].v[l];
+          dp[k] = 0;
+        }
+        dx[l] = f_.template CarefulBackward<T>(lane, x[l], dy[l], dp,
+                                               Place{place.index + l, place.key});
+        // No sum of these overflows to infinity - infinity.
+        const double largest = Float<T>::kMax;
+        for (int k = 0; k < f_.prepared(); ++k) {
+          sums[k * kLanes + l] += dp[k] > largest ? largest : dp[k] < -largest ? -largest : dp[k];
+        }
+      }
+    }
   }
 
   const Formula f_;
@@ -213,7 +227,7 @@ class Cpu {
       stride_ = columns_ * repeats;
       rows_ = call.size() / stride_;
       // Whole groups, so that no two items share one.
-      width_ = repeats > 1 ? stride_ : call.inner * CeilDiv(8 * kLanes, call.inner);
+      width_ = repeats > 1 ? stride_ : call.inner * CeilDiv(32 * kLanes, call.inner);
       if (width_ > stride_) width_ = stride_;
       chunks_ = CeilDiv(stride_, width_);
       blocks_ = Blocks(chunks_, rows_, width_);
@@ -297,6 +311,14 @@ class Cpu {
     return enough;
   }
 
+  // Sums in float become part of those in double, [prepared][lanes], and 0 again.
+  void Flush(V* dp, double* sums) const {
+    for (int k = 0; k < prepared_; ++k) {
+      for (int l = 0; l < kLanes; ++l) sums[k * kLanes + l] += dp[k].v[l];
+      dp[k] = V(0.0);
+    }
+  }
+
   // One vector of which only the first `lanes` are elements.
   template <bool kBackward>
   void Part(const V* p, const T* x, const T* dy, T* out, int lanes, int64_t index,
@@ -308,11 +330,14 @@ class Cpu {
     } else {
       T dy_[kLanes] = {};
       memcpy(dy_, dy, lanes * sizeof(T));
-      Buffer<double> all(prepared_ * kLanes);
-      for (int i = 0; i < prepared_ * kLanes; ++i) all.get()[i] = 0;
-      f_.Backward(p, x_, dy_, out_, 1, kLanes, index, 0, key_, all.get());
+      V dp[kMaxPrepared];
+      double all[kMaxPrepared * kLanes];
+      for (int k = 0; k < prepared_; ++k) dp[k] = V(0.0);
+      for (int i = 0; i < prepared_ * kLanes; ++i) all[i] = 0;
+      f_.Backward(p, x_, dy_, out_, 1, kLanes, index, 0, key_, dp, all);
+      Flush(dp, all);
       for (int k = 0; k < prepared_; ++k) {
-        for (int l = 0; l < lanes; ++l) sums[k * kLanes + l] += all.get()[k * kLanes + l];
+        for (int l = 0; l < lanes; ++l) sums[k * kLanes + l] += all[k * kLanes + l];
       }
     }
     memcpy(out, out_, lanes * sizeof(T));
@@ -326,13 +351,16 @@ class Cpu {
                   block = item / chunks_ / c_.groups;
     const int64_t begin = chunk * kItem, end = begin + kItem < run_ ? begin + kItem : run_;
     const int64_t first = rows_ * block / blocks_, last = rows_ * (block + 1) / blocks_;
-    V p[kMaxPrepared];
-    for (int k = 0; k < prepared_; ++k) p[k] = V(prepared[g * prepared_ + k]);
+    V p[kMaxPrepared], dp[kMaxPrepared];
+    for (int k = 0; k < prepared_; ++k) {
+      p[k] = V(prepared[g * prepared_ + k]);
+      dp[k] = V(0.0);
+    }
     double sums[kBackward ? kMaxPrepared * kLanes : 1];
     if constexpr (kBackward) {
       for (int i = 0; i < prepared_ * kLanes; ++i) sums[i] = 0;
     }
-    constexpr int64_t kPiece = kConvert ? 4096 : kItem;
+    constexpr int64_t kPiece = kStrip * kLanes;
     T x_piece[kConvert ? kPiece : 1], dy_piece[kConvert && kBackward ? kPiece : 1];
     for (int64_t row = first; row < last; ++row) {
       for (int64_t i = begin; i < end; i += kPiece) {
@@ -353,7 +381,8 @@ class Cpu {
           to = out + at;
         }
         if constexpr (kBackward) {
-          f_.Backward(p, from, dy_from, to, full, kLanes, at, kLanes, key_, sums);
+          f_.Backward(p, from, dy_from, to, full, kLanes, at, kLanes, key_, dp, sums);
+          Flush(dp, sums);
         } else {
           f_.Forward(p, from, to, full, kLanes, at, kLanes, key_);
         }
@@ -376,7 +405,18 @@ class Cpu {
     return true;
   }
 
-  int64_t GroupOf(int64_t column) const { return column % columns_ / c_.inner; }
+  // Calls f(column - begin, its group) for columns [begin, end), which begin a group.
+  template <typename F>
+  void ForColumns(int64_t begin, int64_t end, const F& f) const {
+    int64_t g = begin % columns_ / c_.inner, left = c_.inner;
+    for (int64_t column = 0; column < end - begin; ++column) {
+      f(column, g);
+      if (--left == 0) {
+        left = c_.inner;
+        if (++g == c_.groups) g = 0;
+      }
+    }
+  }
 
   // Columns of whole groups, over a block of rows.
   template <bool kBackward>
@@ -389,23 +429,29 @@ class Cpu {
     const int64_t rest = block == blocks_ - 1 ? c_.size() - rows_ * stride_ : 0;
     const int64_t width = end - begin, tiles = CeilDiv(width, kLanes);
 
-    Buffer<V> p(tiles * prepared_);
+    Buffer<V> p(tiles * prepared_), dp(kBackward ? tiles * prepared_ : 0);
     Buffer<double> sums(kBackward ? tiles * kLanes * prepared_ : 0);
-    const int64_t step = Clamp(kRows / width, 1, last - first > 1 ? last - first : 1);
-    Buffer<T> x_rows(kConvert ? step * width : 0), dy_rows(kConvert && kBackward ? step * width : 0);
-    if (!p || !sums || !x_rows || !dy_rows) return false;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int l = 0; l < kLanes; ++l) {
-        const int64_t column = begin + tile * kLanes + l;
-        const T* from = prepared + GroupOf(column < end ? column : end - 1) * prepared_;
-        for (int k = 0; k < prepared_; ++k) {
-          reinterpret_cast<T*>(p.get() + tile * prepared_ + k)[l] = from[k];
-        }
-      }
+    Buffer<T> x_rows(kConvert ? kRows * width : 0);
+    Buffer<T> dy_rows(kConvert && kBackward ? kRows * width : 0);
+    if (!p || !dp || !sums || !x_rows || !dy_rows) return false;
+    ForColumns(begin, end, [&](int64_t column, int64_t g) {
+      const int64_t tile = column / kLanes, lane = column % kLanes;
+      T* to = reinterpret_cast<T*>(p.get() + tile * prepared_) + lane;
+      for (int k = 0; k < prepared_; ++k) to[k * kLanes] = prepared[g * prepared_ + k];
+    });
+    for (int64_t column = width; column < tiles * kLanes; ++column) {  // no elements are there
+      T* to = reinterpret_cast<T*>(p.get() + column / kLanes * prepared_) + column % kLanes;
+      for (int k = 0; k < prepared_; ++k) to[k * kLanes] = prepared[k];
     }
     if constexpr (kBackward) {
+      for (int64_t i = 0; i < tiles * prepared_; ++i) dp.get()[i] = V(0.0);
       for (int64_t i = 0; i < tiles * kLanes * prepared_; ++i) sums.get()[i] = 0;
     }
+    const auto flush = [&] {
+      for (int64_t tile = 0; tile < tiles && kBackward; ++tile) {
+        Flush(dp.get() + tile * prepared_, sums.get() + tile * kLanes * prepared_);
+      }
+    };
 
     const auto some_rows = [&](int64_t row, int64_t count, int64_t used) {
       const int64_t at = row * stride_ + begin;
@@ -432,7 +478,7 @@ class Cpu {
         if (used - column >= kLanes) {
           if constexpr (kBackward) {
             f_.Backward(tile_p, from + column, tile_dy, to + column, count, stride, at + column,
-                        stride_, key_, tile_sums);
+                        stride_, key_, dp.get() + column / kLanes * prepared_, tile_sums);
           } else {
             f_.Forward(tile_p, from + column, to + column, count, stride, at + column, stride_,
                        key_);
@@ -451,23 +497,22 @@ class Cpu {
         }
       }
     };
-    for (int64_t row = first; row < last; row += step) {
-      some_rows(row, last - row < step ? last - row : step, width);
+    for (int64_t row = first; row < last; row += kRows) {
+      some_rows(row, last - row < kRows ? last - row : kRows, width);
+      if ((row - first) % kStrip == kStrip - kRows) flush();
     }
     if (rest > 0) some_rows(rows_, 1, Clamp(rest - begin, 0, width));
+    flush();
 
     if constexpr (kBackward) {
       double* result = partial + block * c_.groups * prepared_;
-      for (int64_t column = begin; column < end; ++column) {
-        for (int k = 0; k < prepared_; ++k) result[GroupOf(column) * prepared_ + k] = 0;
-      }
-      for (int64_t column = begin; column < end; ++column) {
-        const int64_t tile = (column - begin) / kLanes, lane = (column - begin) % kLanes;
-        for (int k = 0; k < prepared_; ++k) {
-          result[GroupOf(column) * prepared_ + k] +=
-              sums.get()[(tile * prepared_ + k) * kLanes + lane];
-        }
-      }
+      ForColumns(begin, end, [&](int64_t, int64_t g) {
+        for (int k = 0; k < prepared_; ++k) result[g * prepared_ + k] = 0;
+      });
+      ForColumns(begin, end, [&](int64_t column, int64_t g) {
+        const double* from = sums.get() + column / kLanes * kLanes * prepared_ + column % kLanes;
+        for (int k = 0; k < prepared_; ++k) result[g * prepared_ + k] += from[k * kLanes];
+      });
     }
     return true;
   }

@@ -5,6 +5,10 @@
 
 #include "runtime/portable.h"
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 namespace keras_learnact::KLA_TARGET {
 
 #if defined(__AVX512F__)
@@ -97,12 +101,17 @@ struct Float<Vec<T>> : Float<T> {};
 // Whether no lane is set.
 template <typename Mask>
 HOST_DEVICE bool None(Mask mask) {
-  typedef int64_t Words __attribute__((vector_size(kVectorBytes)));
-  Words words;
-  memcpy(&words, &mask, sizeof(words));
-  int64_t any = 0;
-  for (int i = 0; i < kVectorBytes / 8; ++i) any |= words[i];
-  return any == 0;
+#if defined(__AVX512F__)
+  const __m512i bits = BitCast<__m512i>(mask);
+  return _mm512_test_epi32_mask(bits, bits) == 0;
+#elif defined(__AVX2__)
+  const __m256i bits = BitCast<__m256i>(mask);
+  return _mm256_testz_si256(bits, bits) != 0;
+#else
+  typedef uint64_t Words __attribute__((vector_size(kVectorBytes)));
+  const Words words = BitCast<Words>(mask);
+  return (words[0] | words[1]) == 0;
+#endif
 }
 HOST_DEVICE bool None(bool mask) { return !mask; }
 
