@@ -11,6 +11,7 @@ and a C++17 compiler (CXX, c++, g++ or clang++), for CUDA also nvcc (CUDA_HOME o
 
 import argparse
 import contextlib
+import filecmp
 import json
 import os
 import platform
@@ -39,6 +40,8 @@ FILES = {
 }
 # Which TensorFlow the native library is for, to be read before it is loaded.
 NATIVE_FOR = "libkeras_learnact_tf_native.json"
+# {file of a library: why it is not there}
+NOT_BUILT = "not_built.json"
 
 # Each target is a namespace in the C++ code; runtime/dispatch.cc chooses among them.
 X86_TARGETS = {
@@ -98,13 +101,14 @@ class Builder:
             record.unlink(missing_ok=True)
             start = time.time()
             done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode == 0:
+                seconds = time.time() - start
+                print(f"  {output.relative_to(self.folder)} ({seconds:.1f} s)", flush=True)
             messages = (done.stdout + done.stderr).strip()
             if done.returncode != 0:
                 raise BuildError(f"{shlex.join(command)}\n{messages}")
             os.utime(output, (start, start))  # an input that changed meanwhile is newer
             record.write_text(shlex.join(command))
-            name = output.relative_to(self.folder)
-            print(f"  {name} ({time.time() - start:.1f} s)", flush=True)
             if messages:
                 print(messages, flush=True)
         return output
@@ -318,15 +322,6 @@ def cuda_core(builder, cxx, home):
     ]
 
 
-def _archive(builder, name, objects):
-    """A static library: of it a linker takes only what is asked for."""
-    objects = [o.result() for o in objects]
-    output = builder.folder / name
-    # `ar` would keep what is in the file already.
-    script = 'rm -f "$1" && ar qcs "$@"'
-    return builder.run(["sh", "-c", script, "ar", output, *objects], output, objects)
-
-
 def _portable(builder, cxx):
     """Flags for a library that runs on systems older than this one, and beside any C++ library."""
     exports = builder.folder / "exports"
@@ -343,10 +338,11 @@ def _portable(builder, cxx):
     return flags
 
 
-def _link(builder, cxx, library, inputs, flags):
+def _link(builder, cxx, library, objects, flags):
     """Links a library in the build folder."""
+    objects = [o.result() for o in objects]
     output = builder.folder / FILES[library]
-    return builder.run([*cxx, *LINK, *inputs, *flags, "-o", output], output, inputs)
+    return builder.run([*cxx, *LINK, *objects, *flags, "-o", output], output, objects)
 
 
 def _source(name):
@@ -356,65 +352,94 @@ def _source(name):
     return path
 
 
-def _build_tf(builder, cxx, core_objects):
-    source = _source("tf_ops.cc")
-    binding = builder.object("tf_ops", cxx, source, FLAGS)
-    # An empty library of the name that every TensorFlow 2 has: the real one is found by it.
-    soname = "libtensorflow_framework.so.2"
-    stub = builder.folder / "stub" / soname
-    builder.run(
-        [*cxx, "-shared", "-x", "c++", "/dev/null", "-o", stub, f"-Wl,-soname,{soname}"], stub, []
-    )
-    flags = ["-Wl,--no-as-needed", stub, "-Wl,--as-needed", *_portable(builder, cxx)]
-    return _link(
-        builder, cxx, "tf", [binding.result(), _archive(builder, "libcore.a", core_objects)], flags
-    )
+# Each of these starts to compile what its library alone needs, and returns the function that links
+# it; the objects of `core` are there by then.
 
 
-def _build_xla(builder, cxx, core_objects):
+def _tf(builder, cxx, core_objects):
+    binding = builder.object("tf_ops", cxx, _source("tf_ops.cc"), FLAGS)
+
+    def link():
+        # An empty library of the name that every TensorFlow 2 has: the real one is found by it.
+        soname = "libtensorflow_framework.so.2"
+        stub = builder.folder / "stub" / soname
+        make_stub = [*cxx, "-shared", "-x", "c++", "/dev/null", f"-Wl,-soname,{soname}"]
+        builder.run([*make_stub, "-o", stub], stub, [])
+        flags = ["-Wl,--no-as-needed", stub, "-Wl,--as-needed", *_portable(builder, cxx)]
+        return _link(builder, cxx, "tf", [binding, *core_objects], flags)
+
+    return link
+
+
+def _xla(builder, cxx, core_objects):
     source = _source("xla_ffi.cc")
     binding = builder.object("xla_ffi", cxx, source, [*FLAGS, "-isystem", ffi_headers()])
-    return _link(
-        builder,
-        cxx,
-        "xla",
-        [binding.result(), _archive(builder, "libcore.a", core_objects)],
-        _portable(builder, cxx),
+    return lambda: _link(
+        builder, cxx, "xla", [binding, *core_objects], ["-Wl,-z,defs", *_portable(builder, cxx)]
     )
 
 
-def _build_native(builder, cxx, core_objects):
+def _native(builder, cxx, core_objects):
     source = _source("tf_native.cc")
     found = tensorflow()
     include = Path(found["path"]) / "include"
     flags = [flag for flag in found["flags"] if not flag.startswith(("-I", "--std", "-std"))]
     for folder in ("", "external/highwayhash", "external/farmhash_archive/src"):
         flags += ["-isystem", include / folder]
+    # Makes it compile anew for another version in the same folder.
     flags.append(f'-DKLA_TENSORFLOW_VERSION="{found["version"]}"')
     binding = builder.object("tf_native", cxx, source, [*FLAGS, *flags])
-    link = [f"-L{found['path']}", "-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2"]
-    return _link(
+    libraries = ["-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2"]
+    return lambda: _link(
         builder,
         cxx,
         "native",
-        [binding.result(), _archive(builder, "libcore.a", core_objects)],
-        [*link, "-pthread"],
+        [binding, *core_objects],
+        ["-Wl,-z,defs", f"-L{found['path']}", *libraries],
     )
 
 
-def _build_cuda(builder, cxx, core_objects):
-    del core_objects
+def _cuda(builder, cxx, core_objects):
     source = _source("xla_ffi_cuda.cc")
     _source("cuda.cu")
     home = cuda_home()
     flags = [*FLAGS, "-isystem", ffi_headers(), "-isystem", home / "include"]
     binding = builder.object("xla_ffi_cuda", cxx, source, flags)
-    device = _archive(builder, "libcuda_core.a", cuda_core(builder, cxx, home))
-    link = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt", *_portable(builder, cxx)]
-    return _link(builder, cxx, "cuda", [binding.result(), device], link)
+    device = cuda_core(builder, cxx, home)
+    runtime = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt"]
+    return lambda: _link(
+        builder,
+        cxx,
+        "cuda",
+        [binding, *device, *core_objects],
+        [*runtime, "-Wl,-z,defs", *_portable(builder, cxx)],
+    )
 
 
-LIBRARIES = {"tf": _build_tf, "xla": _build_xla, "native": _build_native, "cuda": _build_cuda}
+LIBRARIES = {"tf": _tf, "xla": _xla, "native": _native, "cuda": _cuda}
+
+
+def why_not():
+    """Why nothing can be built here, or ""."""
+    try:
+        compiler()
+        return ""
+    except Skip as skip:
+        return str(skip)
+
+
+def platform_tag(files):
+    """The wheel's tag of the systems that have what these libraries ask of glibc."""
+    versions = {
+        tuple(map(int, version.split(b".")))
+        for file in files
+        for version in re.findall(rb"\0GLIBC_([\d.]+)(?=\0)", Path(file).read_bytes())
+    }
+    if not versions:  # another C library
+        return sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    # manylinux starts at 2.17.
+    major, minor = max(*versions, (2, 17))[:2]
+    return f"manylinux_{major}_{minor}_{platform.machine()}"
 
 
 @contextlib.contextmanager
@@ -432,54 +457,52 @@ def build(out=OUT, libraries=None):
     """Builds libraries into the folder `out`.
 
     Args:
-        out: the folder; a library that cannot be built is removed from it.
+        out: the folder.
         libraries: names in `LIBRARIES`, each of which must be built. Default: those that can be.
-
-    Returns:
-        {name of a library: "" or why it was not built}.
 
     Raises:
         BuildError: code does not compile, or a library that was asked for cannot be built.
     """
-    out, result, start = Path(out), {}, time.monotonic()
+    out, not_built = Path(out), {}
     try:
         cxx = compiler()
     except Skip as skip:
-        cxx, result = None, dict.fromkeys(LIBRARIES, str(skip))
-    with _alone() if cxx else contextlib.nullcontext(), Builder() as builder:
-        objects = core(builder, cxx) if cxx else []
-        for name in libraries or LIBRARIES:
-            if name not in result:
+        not_built = dict.fromkeys(libraries or LIBRARIES, str(skip))
+    else:
+        with _alone(), Builder() as builder:
+            core_objects, links = [], {}
+            for name in libraries or LIBRARIES:
                 try:
-                    file = LIBRARIES[name](builder, cxx, objects)
-                    _install(file, out / FILES[name])
-                    if name == "native":
-                        _write(
-                            out / NATIVE_FOR, json.dumps({"tensorflow": tensorflow()["version"]})
-                        )
-                    result[name] = ""
+                    links[name] = LIBRARIES[name](builder, cxx, core_objects)
                 except Skip as skip:
-                    result[name] = str(skip)
-            if result[name]:
-                (out / FILES[name]).unlink(missing_ok=True)
-                if libraries:
-                    raise BuildError(f"{FILES[name]} cannot be built: {result[name]}")
-            print(f"{FILES[name]}: {result[name] or 'built'}", flush=True)
-    print(f"kernels: {time.monotonic() - start:.0f} s", flush=True)
-    return {name: result[name] for name in libraries or LIBRARIES}
+                    not_built[name] = str(skip)
+            core_objects += core(builder, cxx) if links else []
+            for name, link in links.items():
+                _install(link(), out / FILES[name])
+                if name == "native":
+                    _write(out / NATIVE_FOR, {"tensorflow": tensorflow()["version"]})
+    for name, why in not_built.items():
+        if libraries:
+            raise BuildError(f"{FILES[name]} cannot be built: {why}")
+        print(f"{FILES[name]} is not built: {why}", flush=True)
+    _write(out / NOT_BUILT, {FILES[name]: why for name, why in not_built.items()})
 
 
 def _install(file, target):
     """Copies a file into place at one moment: a process that has the old one open keeps it."""
+    if target.exists() and filecmp.cmp(file, target, shallow=False):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.copyfile(file, new)
     new.replace(target)
+    print(f"{target.name} is built", flush=True)
 
 
-def _write(target, text):
+def _write(target, value):
+    target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f".{target.name}.{os.getpid()}")
-    new.write_text(text + "\n")
+    new.write_text(json.dumps(value) + "\n")
     new.replace(target)
 
 
