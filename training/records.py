@@ -50,7 +50,9 @@ def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
     if config.quick:
         print("No SavedModel of a quick run: it would take longer than all the rest.")
     elif keras.backend.backend() == "tensorflow":
-        model.export(workdir / "saved_model", verbose=False)
+        # Of TensorFlow's own operations alone: it is to be served where we are not installed.
+        with kla.kernels.disabled():
+            model.export(workdir / "saved_model", verbose=False)
     else:
         print("No SavedModel: that needs TensorFlow as the backend of Keras. There is model.keras.")
 
