@@ -9,19 +9,23 @@ on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-jax lint format wheel venv clean
+.PHONY: help demo test test-jax kernels test-portable sanitize bazel lint format wheel venv clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/ready ## Train LeNet with PAU on small real images, beside ReLU; draw what PAU learned
+demo: kernels ## Train LeNet with PAU on small real images, beside ReLU; draw what PAU learned
 	@$(on_tensorflow) -m training.demo
 
-test: .venv/ready ## Run every test on TensorFlow
+test: kernels ## Run every test on TensorFlow
 	@$(on_tensorflow) -m pytest -n auto
 
 test-jax: .venv-jax/ready ## Run the tests on JAX, where TensorFlow is not installed
+	@.venv-jax/bin/python custom_ops/build.py
 	@$(on_jax) -m pytest -n auto
+
+kernels: .venv/ready ## Build the compiled kernels (custom_ops), as far as something has changed
+	@.venv/bin/python custom_ops/build.py
 
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .
@@ -31,9 +35,9 @@ format: .venv/ready ## Mend style and format
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-wheel: .venv/ready ## Build the package into dist/
-	@rm -rf build dist  # files of an older build would be packed too
-	@.venv/bin/python -m build --wheel
+wheel: .venv/ready ## Build the package into dist/, for many versions of TensorFlow and JAX
+	@rm -rf build/lib* build/bdist* dist  # files of an older build would be packed too
+	@KERAS_LEARNACT_LIBRARIES='tf xla' .venv/bin/python -m build --wheel
 
 venv: .venv/ready ## Install what all of this needs into .venv (done by itself when missing)
 

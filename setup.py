@@ -43,6 +43,7 @@ class BuildKernels(Command):
     def run(self):
         if why_not and wanted in ([], ["none"]):
             print(f"keras_learnact without compiled kernels: {why_not}", flush=True)
+            builder.note_not_built(self.folder, dict.fromkeys(builder.LIBRARIES, why_not))
         else:
             builder.build(self.folder, wanted or None)
 

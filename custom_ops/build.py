@@ -485,7 +485,12 @@ def build(out=OUT, libraries=None):
         if libraries:
             raise BuildError(f"{FILES[name]} cannot be built: {why}")
         print(f"{FILES[name]} is not built: {why}", flush=True)
-    _write(out / NOT_BUILT, {FILES[name]: why for name, why in not_built.items()})
+    note_not_built(out, not_built)
+
+
+def note_not_built(out, not_built):
+    """Leaves word for `kernels.status()`: {name of a library: why it is not there}."""
+    _write(Path(out) / NOT_BUILT, {FILES[name]: why for name, why in not_built.items()})
 
 
 def _install(file, target):

@@ -1,6 +1,7 @@
 """Opens a compiled library, or says why it cannot be opened."""
 
 import ctypes
+import json
 import os
 import struct
 
@@ -16,7 +17,12 @@ def missing(name):
     """Why a library that is not there is not there, or "" if it is."""
     if os.path.exists(path(name)):
         return ""
-    return f"{os.path.basename(path(name))} is not built (python custom_ops/build.py builds it)"
+    file = os.path.basename(path(name))
+    try:
+        with open(os.path.join(FOLDER, "not_built.json")) as notes:
+            return f"{file} is not built: {json.load(notes)[file]}"
+    except (OSError, ValueError, KeyError, TypeError):  # of another build, or none
+        return f"{file} is not built (python custom_ops/build.py builds it)"
 
 
 def open_library(name):
