@@ -2,7 +2,7 @@
 //   -DKLA_KERNEL=Rational -DKLA_HEADER='"kernels/rational.h"' -DKLA_TARGET=avx2
 
 #include KLA_HEADER
-#include "runtime/cpu.h"
+#include "runtime/cpu_pool.h"
 
 #define KLA_JOIN_(a, b) a##b
 #define KLA_JOIN(a, b) KLA_JOIN_(a, b)
@@ -10,6 +10,6 @@
 namespace keras_learnact::KLA_TARGET {
 
 extern const CpuKernel KLA_JOIN(k, KLA_KERNEL);
-const CpuKernel KLA_JOIN(k, KLA_KERNEL) = CpuEntry<KLA_KERNEL>::Entry();
+const CpuKernel KLA_JOIN(k, KLA_KERNEL) = EntryOf<KLA_KERNEL>();
 
 }  // namespace keras_learnact::KLA_TARGET

@@ -26,11 +26,25 @@
 //   T CarefulForward(const T* p, T x, Place), T CarefulBackward(const T* p, T x, T dy, double* dp, Place)
 //              everywhere else, for one element; usually the same formula with R = Wide
 // R is Vec<T>, Wide, float or double (portable.h). p, dp are [prepared()].
+//
+// A pooling kernel has no parameters; `pieces` neighbours on an axis of x, as many as its one
+// setting says, become one element of y. It is a struct SomeName with
+//   kName, kRandom
+//   kPools     true
+//   static R Join(R y, R x)
+//              y of some pieces, at first of one, and of one more
+//   static R Shares(R y, R x)
+//              a piece's share of dy, before it is divided by the sum of all shares
+//   static R Backward(R y, R x, R share)
+//              dx of a piece; `share` is dy over that sum
 
 #ifndef KERAS_LEARNACT_KERNELS_ALL_H_
 #define KERAS_LEARNACT_KERNELS_ALL_H_
 
 #define KERAS_LEARNACT_KERNELS(KERNEL) \
-  KERNEL(Rational)
+  KERNEL(Rational)                     \
+  KERNEL(Apl)                          \
+  KERNEL(Srelu)                        \
+  KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

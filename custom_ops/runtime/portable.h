@@ -154,6 +154,33 @@ HOST_DEVICE Wide Select(bool condition, Wide yes, Wide no) { return condition ? 
 HOST_DEVICE Wide Abs(Wide x) { return x.mantissa < 0 ? -x : x; }
 HOST_DEVICE bool IsNan(Wide x) { return x.mantissa != x.mantissa; }
 
+// ±∞ becomes the largest finite number.
+template <typename T>
+HOST_DEVICE T Finite(T x) {
+  return Abs(x) > Float<T>::kMax ? (x > 0 ? Float<T>::kMax : -Float<T>::kMax) : x;
+}
+
+// The bound of |x| for a formula whose plain arithmetic is safe where no number exceeds `most`:
+// less than any |x| if a parameter exceeds it.
+template <typename T>
+HOST_DEVICE T BoundFor(const T* params, int count, double most) {
+  T bound = static_cast<T>(most);
+  for (int k = 0; k < count; ++k) {
+    if (Abs(params[k]) > static_cast<T>(most)) bound = -1;
+  }
+  return bound;
+}
+
+// Pools<Kernel>(0): whether it is a pooling kernel.
+template <typename Kernel>
+constexpr auto Pools(int) -> decltype(Kernel::kPools) {
+  return Kernel::kPools;
+}
+template <typename Kernel>
+constexpr bool Pools(...) {
+  return false;
+}
+
 // What a kernel that draws random numbers needs to know of an element.
 struct Place {
   uint64_t index;       // of the element, in row-major order; of the first one of a Vec
