@@ -241,12 +241,13 @@ bool Run(const Node& node, TF_OpKernelContext* context, Status* status) {
     }
   }
   if (kernel.random) {
-    const int64_t two = 2;
     if (!key.Get(context, inputs.key, status)) return false;
-    if (!key.ShapeIs(&two, 1) || TF_TensorType(key.tensor) != TF_INT32) {
-      error.Say("%s: key must be two words, int32 of shape [2]", name);
+    const int64_t words = TF_NumDims(key.tensor) == 1 ? TF_Dim(key.tensor, 0) : 0;
+    if ((words != 2 && words != 4) || TF_TensorType(key.tensor) != TF_INT32) {
+      error.Say("%s: key must be int32 of shape [2] or [4]", name);
       return invalid();
     }
+    call.key_words = static_cast<int>(words);
   }
   if (node.gradient) {
     if (!dy.Get(context, inputs.dy, status)) return false;
@@ -410,9 +411,16 @@ using namespace keras_learnact;
 
 #define KLA_EXPORT extern "C" __attribute__((visibility("default")))
 
+// Of these functions and of the ops: another number where another Python module is needed.
+KLA_EXPORT int keras_learnact_tf_interface() { return 1; }
+
 KLA_EXPORT int keras_learnact_tf_kernels() { return kNumKernels; }
 
 KLA_EXPORT const char* keras_learnact_tf_name(int kernel) { return KernelAt(kernel).name; }
+
+KLA_EXPORT int keras_learnact_tf_random(int kernel) { return KernelAt(kernel).random; }
+
+KLA_EXPORT int keras_learnact_tf_pools(int kernel) { return KernelAt(kernel).pools; }
 
 // What is wrong with these settings and this number of parameters: fills `text`, which is empty if
 // nothing is.
