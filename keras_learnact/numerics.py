@@ -18,6 +18,15 @@ def limits(dtype):
     return np.finfo(keras.backend.standardize_dtype(dtype))
 
 
+def _view(x, dtype):
+    """The same bits as numbers of another dtype of the same size."""
+    shape = x.shape
+    if getattr(shape, "rank", 0) is None or (len(shape) > 0 and shape[-1] is None):
+        # `ops.view` wants to know the last size.
+        return ops.reshape(ops.view(ops.reshape(x, (-1, 1)), dtype), ops.shape(x))
+    return ops.view(x, dtype)
+
+
 def exponent(x):
     """`floor(log2(|x|))` as an integer tensor.
 
@@ -25,7 +34,7 @@ def exponent(x):
     No gradient flows through it.
     """
     info = limits(x.dtype)
-    bits = ops.view(ops.stop_gradient(x), _INTEGER[str(info.dtype)])
+    bits = _view(ops.stop_gradient(x), _INTEGER[str(info.dtype)])
     field = ops.bitwise_and(ops.right_shift(bits, info.nmant), 2**info.nexp - 1)
     return field - (info.maxexp - 1)
 
@@ -38,7 +47,7 @@ def power_of_two(k, dtype):
     """
     info = limits(dtype)
     field = ops.maximum(k + (info.maxexp - 1), 0)
-    return ops.view(ops.left_shift(field, info.nmant), str(info.dtype))
+    return _view(ops.left_shift(field, info.nmant), str(info.dtype))
 
 
 def mantissa(x, least=None):
