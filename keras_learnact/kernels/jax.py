@@ -15,9 +15,11 @@ import itertools
 import math
 import os
 import re
+from inspect import signature
 
 import jax
 import jax.extend.backend
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.custom_partitioning import (
@@ -26,6 +28,7 @@ from jax.experimental.custom_partitioning import (
     SdyShardingRule,
     custom_partitioning,
 )
+from jax.interpreters import batching, mlir
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from keras_learnact import kernels
@@ -100,7 +103,7 @@ def run(name, settings, x, params, axis, key):
     x = jnp.asarray(x)
     if key is not None:
         key = jnp.asarray(key).astype(jnp.int32)
-    return _function(name, settings, axis)(x, params, key)
+    return _function(name, settings, axis)(*_equally_varying(x, params, key))
 
 
 # Loading.
@@ -170,140 +173,233 @@ def _platforms():
 @functools.cache
 def _function(name, settings, axis):
     """`run` of one kernel, compiled also where it is called outside of any `jit`."""
-    forward, backward = (_batched(name, settings, axis, gradient) for gradient in (False, True))
-
-    def reference(x, params, key):
-        return kernels.reference(name, settings, x, params, axis, key)
-
-    @jax.custom_vjp
-    def function(x, params, key):
-        return forward(x, params, key)[0]
-
-    @jax.custom_vjp
-    def gradient(x, params, key, dy):
-        return backward(x, params, key, dy)
-
-    def of_gradient(arrays, cotangents):
-        x, params, key, dy = arrays
-
-        def formula(x, params, dy):
-            return jax.vjp(lambda x, params: reference(x, params, key), x, params)[1](dy)
-
-        dx, dparams, ddy = jax.vjp(formula, x, params, dy)[1](cotangents)
-        return dx, dparams, None, ddy
-
-    gradient.defvjp(lambda *arrays: (gradient(*arrays), arrays), of_gradient)
+    bind = functools.partial(_bind, name=name, settings=settings, axis=axis)
 
     def of_function(arrays, dy):
         dx, dparams = gradient(*arrays, dy)
         return dx, dparams, None
 
-    function.defvjp(lambda *arrays: (function(*arrays), arrays), of_function)
+    def of_gradient(arrays, cotangents):
+        x, params, key, dy = arrays
+
+        def reference(x, params):
+            return kernels.reference(name, settings, x, params, axis, key)
+
+        def reference_gradient(x, params, dy):
+            return jax.vjp(reference, x, params)[1](dy)
+
+        dx, dparams, ddy = jax.vjp(reference_gradient, x, params, dy)[1](cotangents)
+        return dx, dparams, None, ddy
+
+    function = _differentiable(functools.partial(bind, gradient=False), of_function)
+    gradient = _differentiable(functools.partial(bind, gradient=True), of_gradient)
     return jax.jit(function, inline=True)
 
 
-# A call, `gradient` False: (x, params, key) -> (y,); True: (x, params, key, dy) -> (dx, dparams).
-# params and dparams are None for a kernel that pools, key is None for one that is not random.
+def _differentiable(call, derivative):
+    """`call` with `reuse`, but without where the derivative will need the arguments again."""
+    keeping = jax.custom_vjp(functools.partial(call, reuse=False))
+    keeping.defvjp(lambda *arrays: (keeping(*arrays), arrays), derivative)
+    reusing = jax.custom_vjp(functools.partial(call, reuse=True))
+    reusing.defvjp(lambda *arrays: (keeping(*arrays), arrays), derivative)
+    return reusing
 
 
-def _batched(name, settings, axis, gradient):
-    """A call that under `vmap` is one call too."""
+# One call: (x, params, key) -> y, or, with `gradient`, (x, params, key, dy) -> (dx, dparams), where
+# params and dparams are None for a kernel that pools and key for one that is not random.
+#   axis      the groups cover the axes of x from this one on
+#   reuse     y may take the memory of x, and dx that of dy. It spares fresh pages: the inference of
+#             a network then takes less than half the time.
+# params may be [batch..., groups, count], see custom_ops/runtime/xla_handlers.h.
+
+_call = jax.extend.core.Primitive("keras_learnact")
+_call.multiple_results = True
+
+
+def _bind(x, params, key, *dy, reuse, **settings):
+    operands = _present([x, params, key, *dy])
+    # What runs is written in the equation, twice: JAX looks for calls that may be partitioned.
+    jaxprs = [
+        jax.make_jaxpr(functools.partial(_partitioned, reuse=reuse, **settings))(*operands)
+        for reuse in ([False, True] if reuse and params is not None else [False])
+    ]
+    result = _call.bind(*operands, keeping=jaxprs[0], reusing=jaxprs[-1], **settings)
+    return (*result, None)[:2] if settings["gradient"] else result[0]
+
+
+def _complete(kernel, operands):
+    """x, params, key, then dy if there is one."""
+    x, *others = operands
+    params = None if kernel.pools else others.pop(0)
+    key = others.pop(0) if kernel.random else None
+    return [x, params, key, *others]
+
+
+def _present(arrays):
+    return tuple(a for a in arrays if a is not None)
+
+
+@_call.def_impl
+def _evaluated(*operands, keeping, **_):
+    return jax.extend.core.jaxpr_as_fun(keeping)(*operands)
+
+
+@_call.def_abstract_eval
+def _abstract(*operands, keeping, **_):
+    return keeping.out_avals
+
+
+def _batched(operands, axes, *, name, settings, axis, gradient, keeping, reusing):
+    """Under `vmap`: one call too."""
     kernel = _kernels[name]
+    size = next(a.shape[i] for a, i in zip(operands, axes, strict=True) if i is not None)
 
-    @jax.custom_batching.custom_vmap
-    def call(*arrays):
-        return _partitioned(kernel, settings, axis, gradient, arrays)
+    def spread(array, i):
+        if i is not None:
+            return jnp.moveaxis(array, i, 0)
+        return jnp.broadcast_to(array, (size, *array.shape))
 
-    @call.def_vmap
-    def batched_call(size, batched, x, params, key, *dy):
-        x_batched, params_batched, key_batched, *dy_batched = batched
-        more = _batched(name, settings, axis + 1, gradient)
-
-        def spread(array):
-            return jnp.broadcast_to(array, (size, *array.shape))
-
-        if not x_batched:
-            x = spread(x)
-        dy = [d if is_batched else spread(d) for d, is_batched in zip(dy, dy_batched, strict=True)]
-        # One more axis before those that the groups cover. Where parameters or draws differ from
-        # entry to entry, or the gradient is wanted of each, parameters of an entry's own.
-        shared = kernel.pools or not (gradient or params_batched or kernel.random)
-        if not (shared and (kernel.pools or params.ndim == 2)):
-            params = params if params_batched else spread(params)
-            if kernel.random and not key_batched and key.ndim > 1:
-                key = spread(key)
-        result = more(x, params, key, *dy)
-        return result, jax.tree.map(lambda _: True, result)
-
-    return call
-
-
-def _call(kernel, settings, axis, gradient, arrays):
-    """The FFI call of the arrays as they are."""
-    x, params, key, *dy = arrays
-    if gradient:
-        shapes = [x, params]
-    else:
-        shape = list(x.shape)
-        if kernel.pools:
-            shape[axis] //= settings[0]
-        shapes = [jax.ShapeDtypeStruct(shape, x.dtype)]
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shapes if a is not None]
-    result = jax.ffi.ffi_call(_target(kernel.name, gradient), shapes)(
-        *(a for a in (x, params, key, *dy) if a is not None),
-        axis=np.int64(axis),
-        settings=np.array(settings, np.int64),
+    x, params, key, *dy = _complete(kernel, operands)
+    of_x, of_params, of_key, *of_dy = _complete(kernel, axes)
+    # x gets one more axis before those that the groups cover. If the parameters or the draws differ
+    # from entry to entry, or each has a gradient, every entry has parameters of its own.
+    own = not kernel.pools and (gradient or kernel.random or of_params is not None)
+    if own or (params is not None and params.ndim > 2):
+        params = spread(params, of_params)
+    if key is not None and (of_key is not None or key.ndim > 1):
+        key = spread(key, of_key)
+    result = _bind(
+        spread(x, of_x),
+        params,
+        key,
+        *map(spread, dy, of_dy),
+        name=name,
+        settings=settings,
+        axis=axis + 1,
+        gradient=gradient,
+        reuse=reusing is not keeping,
     )
-    return (*result, None)[:2] if gradient else tuple(result)
+    result = _present(result if gradient else [result])
+    return result, [0] * len(result)
+
+
+def _lowering(context, *operands, gradient, keeping, reusing, **_):
+    jaxpr = reusing if _is_free(operands[-1 if gradient else 0]) else keeping
+    lowering = mlir.lower_fun(jax.extend.core.jaxpr_as_fun(jaxpr), multiple_results=True)
+    return lowering(context, *operands)
+
+
+def _is_free(value):
+    """Whether an array's memory is not an argument's that must be kept: XLA would copy it first."""
+    block = value.owner
+    if not isinstance(block, mlir.ir.Block):
+        return True
+    function = block.owner
+    if "arg_attrs" not in function.attributes:
+        return False  # of a loop's body, say
+    of_argument = function.attributes["arg_attrs"][value.arg_number]
+    return any(name in of_argument for name in ("tf.aliasing_output", "jax.buffer_donor"))
+
+
+batching.primitive_batchers[_call] = _batched
+# Newer JAX would lower a call once for all its places, and out of sight of what its operands are.
+_once = {"cacheable": False} if "cacheable" in signature(mlir.register_lowering).parameters else {}
+mlir.register_lowering(_call, _lowering, **_once)
+
+
+def _ffi_call(*operands, name, settings, axis, gradient, reuse):
+    kernel = _kernels[name]
+    x, *others = map(_type, operands)
+    if gradient:
+        types = [x] if kernel.pools else [x, others[0]]
+    elif kernel.pools:
+        sizes = enumerate(x.shape)
+        types = [x.update(shape=tuple(n // settings[0] if i == axis else n for i, n in sizes))]
+    else:
+        types = [x]
+    call = jax.ffi.ffi_call(
+        _target(name, gradient),
+        [t.update(weak_type=False) for t in types],
+        input_output_aliases={len(operands) - 1 if gradient else 0: 0} if reuse else None,
+    )
+    return tuple(call(*operands, axis=np.int64(axis), settings=np.array(settings, np.int64)))
+
+
+def _type(array):
+    """An array's abstract value; it says where in a mesh the array is, if JAX knows such types."""
+    if hasattr(jax, "typeof"):
+        return jax.typeof(array)
+    return jax.core.ShapedArray(array.shape, array.dtype)  # jax < 0.6
+
+
+def _equally_varying(*arrays):
+    """In `shard_map`, arrays all of which count as differing where one of them does.
+
+    Then the gradient of one that did not differ is summed over the devices, as JAX does for its own
+    functions.
+    """
+
+    def varying(array):
+        if array is None or not hasattr(jax, "typeof"):
+            return ()
+        kind = jax.typeof(array)
+        return getattr(getattr(kind, "manual_axis_type", None), "varying", getattr(kind, "vma", ()))
+
+    names = list(dict.fromkeys(name for array in arrays for name in varying(array)))
+    if not names:
+        return arrays
+    missing = [() if a is None else tuple(n for n in names if n not in varying(a)) for a in arrays]
+    if hasattr(jax.lax, "pcast"):
+        vary = functools.partial(jax.lax.pcast, to="varying")
+    else:
+        vary = jax.lax.pvary
+    return [vary(a, axes) if axes else a for a, axes in zip(arrays, missing, strict=True)]
 
 
 # Partitioned programs.
 
 
-def _partitioned(kernel, settings, axis, gradient, arrays):
+def _partitioned(*operands, name, settings, axis, gradient, reuse):
     """A call each of whose parts a device can do alone.
 
     Axes of x may be cut where parts are whole groups, or parts of all groups; every other axis
     stays whole on each device, and XLA gathers it.
     """
-    there = [a is not None for a in arrays]
-    layout = _Layout(kernel, settings, axis, gradient, arrays)
-
-    def complete(present):
-        values = iter(present)
-        return [next(values) if is_there else None for is_there in there]
-
-    @custom_partitioning
-    def call(*present):
-        return _present(_call(kernel, settings, axis, gradient, complete(present)))
+    kernel = _kernels[name]
+    layout = _Layout(kernel, settings, axis, gradient, *_complete(kernel, operands))
+    call = functools.partial(
+        _ffi_call, name=name, settings=settings, axis=axis, gradient=gradient, reuse=reuse
+    )
 
     # An exception in these two would end the process.
 
-    def partition(mesh, present, results):
-        mesh = _mesh_of(mesh, present)
-        specs = layout.specs(mesh, present[0])
+    def partition(mesh, operands, results):
+        mesh = _mesh_of(mesh, operands)
+        specs = layout.specs(mesh, operands[0])
         summed = layout.summed(specs[0])
 
-        def part(*present):
-            arrays = complete(present)
+        def part(*operands):
             if kernel.random:
-                arrays[2] = layout.part_of_key(mesh, specs[0], arrays)
-            result = _call(kernel, settings, axis, gradient, arrays)
+                x, params, key, *dy = operands
+                operands = x, params, layout.part_of_key(mesh, specs[0], x, key), *dy
+            result = call(*operands)
             if gradient and summed:
-                result = (result[0], jax.lax.psum(result[1], summed))
-            return _present(result)
+                return result[0], jax.lax.psum(result[1], summed)
+            return result
 
         outputs = specs[:2] if gradient else specs[:1]
         return mesh, part, _shardings(mesh, outputs), _shardings(mesh, specs)
 
-    def infer(mesh, present, results):
-        mesh = _mesh_of(mesh, present)
-        specs = layout.specs(mesh, present[0])
+    def infer(mesh, operands, results):
+        mesh = _mesh_of(mesh, operands)
+        specs = layout.specs(mesh, operands[0])
         return _shardings(mesh, specs[:2] if gradient else specs[:1])
 
-    call.def_partition(partition, infer_sharding_from_operands=infer, sharding_rule=layout.rule())
-    result = call(*_present(arrays))
-    return (*result, None)[:2] if gradient else tuple(result)
+    partitioned = custom_partitioning(lambda *operands: call(*operands))
+    partitioned.def_partition(
+        partition, infer_sharding_from_operands=infer, sharding_rule=layout.rule()
+    )
+    return partitioned(*operands)
 
 
 class _Layout:
@@ -313,8 +409,7 @@ class _Layout:
     the partitioner of specs that say how every axis is cut, given those of x.
     """
 
-    def __init__(self, kernel, settings, axis, gradient, arrays):
-        x, params, key, *dy = arrays
+    def __init__(self, kernel, settings, axis, gradient, x, params, key, *dy):
         self.kernel, self.axis, self.gradient = kernel, axis, gradient
         self.shape, self.key_rank = x.shape, None if key is None else key.ndim
         if kernel.pools:
@@ -395,10 +490,9 @@ class _Layout:
         ]
         return tuple(itertools.chain(*cut))
 
-    def part_of_key(self, mesh, spec, arrays):
+    def part_of_key(self, mesh, spec, x, key):
         """The key, then the index of the first element of a device's part of x."""
         entry = spec[self.batch] if self.batch < len(spec) else None
-        x, _, key, *_ = arrays
         if not entry:
             return key
         part = 0
@@ -430,7 +524,3 @@ def _mesh_of(mesh, arrays):
 
 def _shardings(mesh, specs):
     return tuple(NamedSharding(mesh, PartitionSpec(*spec)) for spec in specs if spec is not None)
-
-
-def _present(arrays):
-    return tuple(a for a in arrays if a is not None)
