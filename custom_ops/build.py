@@ -12,6 +12,7 @@ and a C++17 compiler (CXX, c++, g++ or clang++), for CUDA also nvcc (CUDA_HOME o
 import argparse
 import contextlib
 import filecmp
+import hashlib
 import json
 import os
 import platform
@@ -38,8 +39,8 @@ FILES = {
     "native": "libkeras_learnact_tf_native.so",
     "cuda": "libkeras_learnact_cuda.so",
 }
-# Which TensorFlow the native library is for, to be read before it is loaded.
-NATIVE_FOR = "libkeras_learnact_tf_native.json"
+# {file of a library: its SHA-256}: whether it is whole, to be read before it is loaded.
+CHECKSUMS = "checksums.json"
 # {file of a library: why it is not there}
 NOT_BUILT = "not_built.json"
 
@@ -443,7 +444,7 @@ def platform_tag(files):
 
 
 @contextlib.contextmanager
-def _alone():
+def alone():
     """One build at a time."""
     import fcntl  # not everywhere
 
@@ -469,7 +470,7 @@ def build(out=OUT, libraries=None):
     except Skip as skip:
         not_built = dict.fromkeys(libraries or LIBRARIES, str(skip))
     else:
-        with _alone(), Builder() as builder:
+        with alone(), Builder() as builder:
             core_objects, links = [], {}
             for name in libraries or LIBRARIES:
                 try:
@@ -477,10 +478,10 @@ def build(out=OUT, libraries=None):
                 except Skip as skip:
                     not_built[name] = str(skip)
             core_objects += core(builder, cxx) if links else []
-            for name, link in links.items():
-                _install(link(), out / FILES[name])
-                if name == "native":
-                    _write(out / NATIVE_FOR, {"tensorflow": tensorflow()["version"]})
+            built = {name: link() for name, link in links.items()}
+            for name, file in built.items():
+                _install(file, out / FILES[name])
+            _note_checksums(out, built)
     for name, why in not_built.items():
         if libraries:
             raise BuildError(f"{FILES[name]} cannot be built: {why}")
@@ -491,6 +492,16 @@ def build(out=OUT, libraries=None):
 def note_not_built(out, not_built):
     """Leaves word for `kernels.status()`: {name of a library: why it is not there}."""
     _write(Path(out) / NOT_BUILT, {FILES[name]: why for name, why in not_built.items()})
+
+
+def _note_checksums(out, names):
+    """Of the libraries of these names; of others it stays what it is."""
+    noted = out / CHECKSUMS
+    sums = json.loads(noted.read_text()) if noted.exists() else {}
+    for name in names:
+        sums[FILES[name]] = hashlib.sha256((out / FILES[name]).read_bytes()).hexdigest()
+    if sums:
+        _write(noted, sums)
 
 
 def _install(file, target):

@@ -132,11 +132,19 @@ def load():
     return (None, why) if why else (binding, "")
 
 
-def warn(message):
-    """The one warning about a library that is there and cannot be used."""
+FORMULAS = "Layers run their formulas in keras.ops, which give the same values more slowly."
+
+
+def warn(message, instead=FORMULAS):
+    """The one warning about a library that is there and cannot be used, or was and is gone.
+
+    Args:
+        message: which library, and why.
+        instead: what layers do without it.
+    """
     warnings.warn(
-        f"keras_learnact: {message} Layers run their formulas in keras.ops, which give the same "
-        f"values more slowly. See keras_learnact.kernels.status(); {VARIABLE}=off silences this.",
+        f"keras_learnact: {message} {instead} See keras_learnact.kernels.status(); "
+        f"{VARIABLE}=off silences this.",
         stacklevel=2,
     )
 

@@ -1,9 +1,12 @@
 """Opens a compiled library, or says why it cannot be opened."""
 
 import ctypes
+import hashlib
 import json
 import os
 import struct
+
+from keras_learnact import kernels
 
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
 
@@ -13,22 +16,35 @@ def path(name):
     return os.path.join(FOLDER, f"libkeras_learnact_{name}.so")
 
 
-def missing(name):
-    """Why a library that is not there is not there, or "" if it is."""
+def missing(name, instead=kernels.FORMULAS):
+    """Why a library that is not there is not there, or "" if it is.
+
+    One that was built and is gone gives a warning that says what layers do instead.
+    """
     if os.path.exists(path(name)):
         return ""
     file = os.path.basename(path(name))
+    if file in _notes("checksums.json"):
+        why = f"{path(name)} was built and is not there any more"
+        kernels.warn(f"{why}. Build it anew: python custom_ops/build.py.", instead)
+        return why
+    why = _notes("not_built.json").get(file)
+    return f"{file} is not built{f': {why}' if why else ' (python custom_ops/build.py builds it)'}"
+
+
+def _notes(file):
+    """What the build wrote beside the libraries: a dict by their files, empty if there is none."""
     try:
-        with open(os.path.join(FOLDER, "not_built.json")) as notes:
-            return f"{file} is not built: {json.load(notes)[file]}"
-    except (OSError, ValueError, KeyError, TypeError):  # of another build, or none
-        return f"{file} is not built (python custom_ops/build.py builds it)"
+        with open(os.path.join(FOLDER, file)) as notes:
+            return dict(json.load(notes))
+    except (OSError, ValueError, TypeError):  # of another build, or none
+        return {}
 
 
 def open_library(name):
     """The `ctypes.CDLL` and "", or None and why not. The file must be there."""
     file = path(name)
-    why = damage(file)
+    why = damage(name)
     if not why:
         try:
             return ctypes.CDLL(file), ""
@@ -37,12 +53,13 @@ def open_library(name):
     return None, f"{file} cannot be loaded: {why}."
 
 
-def damage(file):
-    """What is wrong with a shared library's file, or "" if nothing is seen.
+def damage(name):
+    """What is wrong with a library's file, or "" if nothing is seen.
 
     The system's loader believes what a file says of itself: of one that was cut short it would read
     pages that are not there, which ends the process.
     """
+    file = path(name)
     try:
         with open(file, "rb") as f:
             header = f.read(64)
@@ -65,6 +82,13 @@ def damage(file):
                     ends.append(offset + length)
             if max(ends) > size:
                 return f"it is cut short: {size} bytes of at least {max(ends)}"
+            f.seek(0)
+            content = f.read()
+            built = _notes("checksums.json").get(os.path.basename(file))
+            if built and hashlib.sha256(content).hexdigest() != built:
+                return "it is not the file that was built, by its checksum"
+            if f"keras_learnact_{name}_interface\0".encode() not in content:
+                return "it is another library, or one of another version of keras_learnact"
     except OSError as e:
         return str(e)
     return ""

@@ -51,17 +51,17 @@ class _Kernel:
 @functools.cache
 def load():
     """Loads the libraries; "", or why there are no kernels."""
-    for name, load_one in (
-        ("tf", _load_ops),
-        ("xla", _load_handlers),
-        ("cuda", _load_handlers),
-        ("tf_native", _load_native),
+    for name, load_one, instead in (
+        ("tf", _load_ops, kernels.FORMULAS),
+        ("xla", _load_handlers, kernels.FORMULAS.replace("Layers", "In graphs layers")),
+        ("cuda", _load_handlers, kernels.FORMULAS),
+        ("tf_native", _load_native, "Graphs call the kernels by a longer way."),
     ):
-        why = library.missing(name) or _unmet(name)
+        why = _unmet(name) or library.missing(name, instead)
         if not why:
             why = load_one(name)
             if why:
-                kernels.warn(why)
+                kernels.warn(why, instead)
         _absent[name] = why
         if name == "tf" and why:
             return why
@@ -174,7 +174,7 @@ def _unmet(name):
 
 def _load_ops(name):
     file = library.path(name)
-    why = library.damage(file) or _foreign(name)
+    why = library.damage(name)
     if not why:
         try:
             module = tf.load_op_library(file)
@@ -232,7 +232,7 @@ def _load_handlers(name):
 def _load_native(name):
     file = library.path(name)
     # A C++ library of another version may end the process as soon as it is loaded.
-    why = library.damage(file) or _foreign(name)
+    why = library.damage(name)
     if not why:
         built_for = _built_for(file)
         if built_for != tf.__version__:
@@ -268,14 +268,6 @@ def _other_version(file):
         f"{file} is of another version of keras_learnact. Build it anew: python "
         "custom_ops/build.py."
     )
-
-
-def _foreign(name):
-    """Whether the file is another library under this one's name, as far as its names show."""
-    with open(library.path(name), "rb") as file:
-        if f"keras_learnact_{name}_interface\0".encode() in file.read():
-            return ""
-    return f"it is not the library {name} of keras_learnact"
 
 
 def _built_for(file):
