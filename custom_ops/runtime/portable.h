@@ -120,7 +120,7 @@ struct Wide {
     const int64_t bits = BitCast<int64_t>(mantissa);
     const int64_t k = ((bits >> 52) & 0x7ff) - 1023;
     exponent += k;
-    mantissa = BitCast<double>(bits - (k << 52));
+    mantissa = BitCast<double>(bits - k * (int64_t{1} << 52));
   }
 };
 
