@@ -125,9 +125,9 @@ inline bool SetPoolView(const char* name, const int64_t* sizes, int64_t rank, in
 }
 
 // One kernel for one instruction set. x, y, dy and dx have call.size() elements, y may be x and dx
-// may be dy; params and dparams have call.groups * call.count; key has
-// call.key_words words, for a kernel that draws random numbers, else it is not read. The functions return false if there is not
-// enough memory.
+// may be dy; params and dparams have call.groups * call.count; key has call.key_words words, for a
+// kernel that draws random numbers, else it is not read. The functions return false if there is
+// not enough memory.
 struct CpuKernel {
   const char* name;
   bool random;
