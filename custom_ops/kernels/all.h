@@ -43,6 +43,7 @@
 
 #define KERAS_LEARNACT_KERNELS(KERNEL) \
   KERNEL(Rational)                     \
+  KERNEL(RandomizedRational)           \
   KERNEL(Apl)                          \
   KERNEL(Srelu)                        \
   KERNEL(Maxout)

@@ -39,8 +39,9 @@ struct RationalFormula {
   // term exceeds 2^40, so no product of two polynomials overflows, and float64 has room to spare.
   HOST_DEVICE int prepared() const { return a() + b() + 1; }
 
+  // The bound holds for coefficients up to `growth` times as large as these.
   template <typename T>
-  HOST_DEVICE void Prepare(const T* params, T* p) const {
+  HOST_DEVICE void Prepare(const T* params, T* p, T growth = 1) const {
     T largest = 0;
     bool nan = false;
     for (int k = 0; k < a() + b(); ++k) {
@@ -48,6 +49,7 @@ struct RationalFormula {
       nan = nan || IsNan(p[k]);
       largest = Max(largest, Abs(p[k]));
     }
+    largest = largest * growth;
     T bound = -1;
     if (nan) {
       bound = static_cast<T>(Infinity());  // plain arithmetic makes nan of everything
@@ -183,23 +185,35 @@ struct RationalFormula {
     return kVersion == 'N' && Abs(q) < tiny ? tiny : q;
   }
 
+  // The same for coefficients in Wide.
+  template <typename T>
+  NOINLINE_HOST_DEVICE T WideForward(const Wide* p, T x) const {
+    const Wide x_ = Widened(x);
+    return static_cast<T>(Horner(p, a(), x_) / AwayFromPole<T>(Outer(Inner(p, x_))));
+  }
+
+  template <typename T>
+  NOINLINE_HOST_DEVICE T WideBackward(const Wide* p, T x, T dy, double* dp, Place place) const {
+    if (Abs(x) > Float<T>::kMax) return 0;  // the limit is a constant
+    Wide dwide[kMaxPrepared];
+    for (int k = 0; k < a() + b(); ++k) dwide[k] = Wide(0.0);
+    const T dx = static_cast<T>(Backward(p, Wide(x), Wide(dy), dwide, place));
+    for (int k = 0; k < a() + b(); ++k) dp[k] += static_cast<double>(dwide[k]);
+    return dx;
+  }
+
   template <typename T>
   NOINLINE_HOST_DEVICE T CarefulForward(const T* p, T x, Place) const {
     Wide wide[kMaxPrepared];
     Widen(p, wide);
-    const Wide x_ = Widened(x);
-    return static_cast<T>(Horner(wide, a(), x_) / AwayFromPole<T>(Outer(Inner(wide, x_))));
+    return WideForward(wide, x);
   }
 
   template <typename T>
   NOINLINE_HOST_DEVICE T CarefulBackward(const T* p, T x, T dy, double* dp, Place place) const {
-    if (Abs(x) > Float<T>::kMax) return 0;  // the limit is a constant
-    Wide wide[kMaxPrepared], dwide[kMaxPrepared];
+    Wide wide[kMaxPrepared];
     Widen(p, wide);
-    for (int k = 0; k < a() + b(); ++k) dwide[k] = Wide(0.0);
-    const T dx = static_cast<T>(Backward(wide, Wide(x), Wide(dy), dwide, place));
-    for (int k = 0; k < a() + b(); ++k) dp[k] += static_cast<double>(dwide[k]);
-    return dx;
+    return WideBackward(wide, x, dy, dp, place);
   }
 };
 

@@ -111,12 +111,13 @@ class StripsOf final : public Strips<T> {
     const Formula f = f_;
     V q[kMax];  // a copy: no store into y can change it, so it stays in registers
     WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k]; });
+    const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};  // likewise
     for (int64_t i = 0; i < steps; ++i) {
       for (; i < steps; ++i) {
         __builtin_prefetch(x + (i + kRows) * stride);
         const V x_ = V::Load(x + i * stride);
         if (!AllUsual(f, q, x_)) break;
-        f.template Forward<V>(q, x_, At(i, index, index_stride, key)).Store(y + i * stride);
+        f.template Forward<V>(q, x_, At(i, index, index_stride, words)).Store(y + i * stride);
       }
       // Outside of the loop: no call in it takes its registers away.
       if (i < steps) {
@@ -131,13 +132,14 @@ class StripsOf final : public Strips<T> {
     const Formula f = f_;
     V q[kMax], dq[kMax];
     WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k], dq[k] = dp[k]; });
+    const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};
     for (int64_t i = 0; i < steps; ++i) {
       for (; i < steps; ++i) {
         __builtin_prefetch(x + (i + kRows) * stride);
         __builtin_prefetch(dy + (i + kRows) * stride);
         const V x_ = V::Load(x + i * stride), dy_ = V::Load(dy + i * stride);
         if (!AllUsual(f, q, x_)) break;
-        f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, key))
+        f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, words))
             .Store(dx + i * stride);
       }
       if (i < steps) {
@@ -208,6 +210,9 @@ class Cpu {
  public:
   Cpu(const Strips<T>& f, const Call& call, const uint32_t* key)
       : f_(f), c_(call), key_(key), prepared_(f.prepared) {
+    if (key != nullptr && call.key_words == 4) {
+      first_ = static_cast<int64_t>(uint64_t{key[3]} << 32 | key[2]);
+    }
     columns_ = call.groups * call.inner;
     runs_ = call.groups == 1 || call.inner >= 4 * kLanes;
     if (runs_) {
@@ -326,7 +331,7 @@ class Cpu {
     T x_[kLanes] = {}, out_[kLanes];
     memcpy(x_, x, lanes * sizeof(T));
     if constexpr (!kBackward) {
-      f_.Forward(p, x_, out_, 1, kLanes, index, 0, key_);
+      f_.Forward(p, x_, out_, 1, kLanes, first_ + index, 0, key_);
     } else {
       T dy_[kLanes] = {};
       memcpy(dy_, dy, lanes * sizeof(T));
@@ -334,7 +339,7 @@ class Cpu {
       double all[kMaxPrepared * kLanes];
       for (int k = 0; k < prepared_; ++k) dp[k] = V(0.0);
       for (int i = 0; i < prepared_ * kLanes; ++i) all[i] = 0;
-      f_.Backward(p, x_, dy_, out_, 1, kLanes, index, 0, key_, dp, all);
+      f_.Backward(p, x_, dy_, out_, 1, kLanes, first_ + index, 0, key_, dp, all);
       Flush(dp, all);
       for (int k = 0; k < prepared_; ++k) {
         for (int l = 0; l < lanes; ++l) sums[k * kLanes + l] += all[k * kLanes + l];
@@ -381,10 +386,10 @@ class Cpu {
           to = out + at;
         }
         if constexpr (kBackward) {
-          f_.Backward(p, from, dy_from, to, full, kLanes, at, kLanes, key_, dp, sums);
+          f_.Backward(p, from, dy_from, to, full, kLanes, first_ + at, kLanes, key_, dp, sums);
           Flush(dp, sums);
         } else {
-          f_.Forward(p, from, to, full, kLanes, at, kLanes, key_);
+          f_.Forward(p, from, to, full, kLanes, first_ + at, kLanes, key_);
         }
         if (rest > 0) {
           const int64_t done = full * kLanes;
@@ -477,11 +482,12 @@ class Cpu {
         const T* tile_dy = kBackward ? dy_from + column : nullptr;
         if (used - column >= kLanes) {
           if constexpr (kBackward) {
-            f_.Backward(tile_p, from + column, tile_dy, to + column, count, stride, at + column,
-                        stride_, key_, dp.get() + column / kLanes * prepared_, tile_sums);
+            f_.Backward(tile_p, from + column, tile_dy, to + column, count, stride,
+                        first_ + at + column, stride_, key_,
+                        dp.get() + column / kLanes * prepared_, tile_sums);
           } else {
-            f_.Forward(tile_p, from + column, to + column, count, stride, at + column, stride_,
-                       key_);
+            f_.Forward(tile_p, from + column, to + column, count, stride, first_ + at + column,
+                       stride_, key_);
           }
         } else {
           for (int64_t i = 0; i < count; ++i) {
@@ -520,6 +526,7 @@ class Cpu {
   const Strips<T>& f_;
   const Call& c_;
   const uint32_t* key_;
+  int64_t first_ = 0;  // index of x's first element, for random numbers
   bool runs_;
   int prepared_;        // numbers of each group after Prepare
   int64_t columns_;     // groups * inner
