@@ -50,7 +50,10 @@ class _Kernel:
 
 @functools.cache
 def load():
-    """Loads the libraries; "", or why there are no kernels."""
+    """Loads the libraries; "", or why there are no kernels.
+
+    It starts nothing: neither TensorFlow's devices nor CUDA.
+    """
     for name, load_one, instead in (
         ("tf", _load_ops, kernels.FORMULAS),
         ("xla", _load_handlers, kernels.FORMULAS.replace("Layers", "In graphs layers")),
@@ -70,19 +73,23 @@ def load():
 
 def report():
     """Lines of `kernels.status()`."""
-    ops = f"{len(_kernels)} ops ({', '.join(sorted(_kernels))}), {threads()} threads"
+    gpus = "a GPU" if _gpu() else "no GPU"
     target = _loaded["tf"].keras_learnact_tf_target().decode()
-    lines = [f"TensorFlow {tf.__version__}: {ops}, built for {target}"]
     says = {
         "xla": "handlers for XLA on the CPU",
         "cuda": "handlers for XLA on CUDA",
         "tf_native": "the ops inside XLA",
     }
-    for name, what in says.items():
-        lines.append(f"{what}: {_absent[name] or os.path.basename(library.path(name))}")
-    lines.append(f"eager mode: {_nothing(False) or _way(False)}")
-    lines.append(f"graphs, compiled by XLA or not: {_nothing(True) or _way(True)}")
-    return lines
+    return [
+        f"TensorFlow {tf.__version__}, {gpus}",
+        f"ops: {', '.join(sorted(_kernels))}; built for {target}, {threads()} threads",
+        *(
+            f"{what}: {_absent[name] or os.path.basename(library.path(name))}"
+            for name, what in says.items()
+        ),
+        f"eager mode: {_nothing(False) or _way(False)}",
+        f"graphs, compiled by XLA or not: {_nothing(True) or _way(True)}",
+    ]
 
 
 def threads(count=0):
@@ -119,13 +126,20 @@ def run(name, settings, x, params, axis, key):
 # The ways of a call.
 
 OP = "the op"
+# XLA takes no handler there for an array whose size it finds when it runs, say of tf.boolean_mask.
 STABLEHLO = "XLA's handler, through StableHLO"
 
 
 @functools.cache
 def _gpu():
-    """Whether TensorFlow may put a call on a GPU."""
-    return bool(tf.config.list_physical_devices("GPU"))
+    """Whether TensorFlow may put a call on a GPU. Asked when a call is made: by then it is settled.
+
+    So is the number of threads that TensorFlow was given, which the kernels take over.
+    """
+    wanted = tf.config.threading.get_intra_op_parallelism_threads()
+    if wanted and "KERAS_LEARNACT_NUM_THREADS" not in os.environ:
+        threads(wanted)
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def _way(graph):
@@ -163,8 +177,6 @@ def _unfit(name, settings, count, dtype):
 
 def _unmet(name):
     """What is missing for a library to be of use here, or "": no reason for a warning."""
-    if name == "cuda" and not _gpu():
-        return "TensorFlow sees no GPU"
     if name == "tf_native" and "xla" not in _loaded:
         return f"it needs the handlers for XLA on the CPU: {_absent['xla']}"
     if name in ("xla", "cuda") and not _xla():
@@ -207,9 +219,6 @@ def _load_ops(name):
         _kernels[kernel.name] = kernel
         _register_gradients(kernel)
         _register_for_vectorized_map(kernel)
-    wanted = tf.config.threading.get_intra_op_parallelism_threads()
-    if wanted and "KERAS_LEARNACT_NUM_THREADS" not in os.environ:
-        threads(wanted)
     return ""
 
 
@@ -224,8 +233,6 @@ def _load_handlers(name):
     if refused:
         return f"the XLA in TensorFlow {tf.__version__} refuses {refused} of the handlers in {name}"
     _loaded[name] = loaded
-    if name == "xla":
-        threads(_loaded["tf"].keras_learnact_tf_threads(0))
     return ""
 
 
