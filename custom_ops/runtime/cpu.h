@@ -213,6 +213,11 @@ class Cpu {
     if (key != nullptr && call.key_words == 4) {
       first_ = static_cast<int64_t>(uint64_t{key[3]} << 32 | key[2]);
     }
+    if (call.size() == 0) {  // no items; the sizes beside the zero may be of any size
+      columns_ = rows_ = chunks_ = blocks_ = partials_ = 0;
+      runs_ = true;
+      return;
+    }
     columns_ = call.groups * call.inner;
     runs_ = call.groups == 1 || call.inner >= 4 * kLanes;
     if (runs_) {
