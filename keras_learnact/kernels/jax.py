@@ -16,6 +16,7 @@ import math
 import os
 import re
 from inspect import signature
+from typing import NamedTuple
 
 import jax
 import jax.extend.backend
@@ -36,6 +37,8 @@ from keras_learnact.kernels import library
 
 INTERFACE = 1  # of the libraries' functions and handlers, as custom_ops/xla_ffi.cc gives it
 OLDEST = (0, 5, 0)  # jax.ffi is new there
+ON_CUDA = "Layers run their formulas in keras.ops where JAX runs on CUDA."
+ANEW = "Build it anew: python custom_ops/build.py."
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 _libraries = {}  # by platform, as JAX names it: the loaded library
@@ -43,14 +46,13 @@ _kernels = {}  # by name: _Kernel
 _absent = {}  # by platform: why it has no library
 
 
-class _Kernel:
+class _Kernel(NamedTuple):
     """What the library for the CPU says of a kernel."""
 
-    def __init__(self, loaded, number):
-        self.name = loaded.keras_learnact_xla_name(number).decode()
-        self.random = bool(loaded.keras_learnact_xla_random(number))
-        self.pools = bool(loaded.keras_learnact_xla_pools(number))
-        self.number = number
+    number: int
+    name: str
+    random: bool
+    pools: bool
 
 
 @functools.cache
@@ -59,8 +61,8 @@ def load():
     if _version(jax.__version__) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         return f"kernels need jax >= {oldest}, and this is {jax.__version__}"
-    for platform, name in (("cpu", "xla"), ("cuda", "cuda")):
-        _absent[platform] = library.missing(name) or _load(platform, name)
+    _absent["cpu"] = library.missing("xla") or _load_cpu()
+    _absent["cuda"] = _absent["cpu"] or library.missing("cuda", ON_CUDA) or _load_cuda()
     return _absent["cpu"]
 
 
@@ -109,44 +111,70 @@ def run(name, settings, x, params, axis, key):
 # Loading.
 
 
-def _load(platform, name):
-    """Loads and registers one library; "" or why not, with a warning."""
+def _load_cpu():
+    loaded, why = _open("xla", kernels.FORMULAS)
+    if why:
+        return why
+    for name, result in (("name", ctypes.c_char_p), ("target", ctypes.c_char_p)):
+        getattr(loaded, f"keras_learnact_xla_{name}").restype = result
+    loaded.keras_learnact_xla_check.argtypes = [
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_char_p,
+        ctypes.c_int64,
+    ]
+    for number in range(loaded.keras_learnact_xla_kernels()):
+        name = loaded.keras_learnact_xla_name(number).decode()
+        random, pools = (
+            bool(says(number))
+            for says in (loaded.keras_learnact_xla_random, loaded.keras_learnact_xla_pools)
+        )
+        _kernels[name] = _Kernel(number, name, random, pools)
+    loaded.keras_learnact_xla_handler.restype = ctypes.c_void_p
+    _register("cpu", loaded, loaded.keras_learnact_xla_handler, list(_kernels))
+    return ""
+
+
+def _load_cuda():
+    loaded, why = _open("cuda", ON_CUDA)
+    if why:
+        return why
+    loaded.keras_learnact_cuda_name.restype = ctypes.c_char_p
+    count = loaded.keras_learnact_cuda_kernels()
+    names = [loaded.keras_learnact_cuda_name(number).decode() for number in range(count)]
+    if not set(_kernels) <= set(names):
+        why = f"{loaded._name} has other kernels than the library for the CPU. {ANEW}"
+        kernels.warn(why, ON_CUDA)
+        return why
+    loaded.keras_learnact_cuda_handler.restype = ctypes.c_void_p
+    _register("cuda", loaded, loaded.keras_learnact_cuda_handler, names)
+    return ""
+
+
+def _open(name, instead):
+    """The library and "", or None and why not, with a warning."""
     loaded, why = library.open_library(name)
     if loaded is not None:
         try:
-            interface = loaded.keras_learnact_xla_interface()
+            interface = getattr(loaded, f"keras_learnact_{name}_interface")()
         except AttributeError:
             interface = None
         if interface != INTERFACE:
-            why = (
-                f"{loaded._name} is of another version of keras_learnact. Build it anew: python "
-                f"custom_ops/build.py."
-            )
+            why = f"{loaded._name} is of another version of keras_learnact. {ANEW}"
     if why:
-        kernels.warn(why)
-        return why
-    loaded.keras_learnact_xla_name.restype = ctypes.c_char_p
-    loaded.keras_learnact_xla_handler.restype = ctypes.c_void_p
-    for number in range(loaded.keras_learnact_xla_kernels()):
-        kernel = _Kernel(loaded, number)
+        kernels.warn(why, instead)
+        return None, why
+    return loaded, ""
+
+
+def _register(platform, loaded, handler, names):
+    for number, name in enumerate(names):
         for gradient in (False, True):
-            handler = loaded.keras_learnact_xla_handler(number, gradient)
-            target = _target(kernel.name, gradient)
-            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform=platform)
-        if platform == "cpu":
-            _kernels[kernel.name] = kernel
-    if platform == "cpu":
-        loaded.keras_learnact_xla_target.restype = ctypes.c_char_p
-        loaded.keras_learnact_xla_check.argtypes = [
-            ctypes.c_int,
-            ctypes.c_int64,
-            ctypes.c_void_p,
-            ctypes.c_int64,
-            ctypes.c_char_p,
-            ctypes.c_int64,
-        ]
+            capsule = jax.ffi.pycapsule(handler(number, gradient))
+            jax.ffi.register_ffi_target(_target(name, gradient), capsule, platform=platform)
     _libraries[platform] = loaded
-    return ""
 
 
 def _version(text):
