@@ -46,7 +46,8 @@ def symmetric_uniform(shape, count, key, dtype):
     """`count` independent tensors, uniform in (-1, 1) with mean 0.
 
     Element i, in row-major order, of draw j depends on the key, i and j alone: bits of the block
-    with counter (i, 0, j // 10, 0). The values are the 4096 odd multiples of 1/4096.
+    with counter (i, 0, j // 10, 0). The values are the 4096 odd multiples of 1/4096. Compiled
+    kernels take more elements: the second word of the counter is the high 32 bits of i.
 
     Args:
         shape: tuple of integers or scalar tensors; at most 2^31 - 1 elements in all.

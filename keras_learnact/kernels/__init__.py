@@ -7,6 +7,7 @@ library the same call runs the formula in `keras.ops`.
 
 import contextlib
 import functools
+import operator
 import os
 import warnings
 from collections.abc import Callable
@@ -30,7 +31,8 @@ class Kernel(NamedTuple):
         name: in custom_ops/kernels/all.h.
         formula: the function in `keras.ops`, `formula(x, p, settings, key)`, for second
             derivatives: x a float32 or float64 tensor, `p[j]` the j-th parameter of every group
-            in a shape that broadcasts with x, `settings` the integers of `Call.settings`.
+            in a shape that broadcasts with x, `settings` the integers of `Call.settings`. Of a
+            kernel that pools, x is `[outer, groups, pieces, inner]`, y has no pieces, p is None.
     """
 
     name: str
@@ -174,7 +176,8 @@ def run(call, x, params, axis):
     Args:
         call: a `Call`.
         x: the input.
-        params: float32 or, for a float64 input, float64 tensor `[groups, count]`.
+        params: float32 or, for a float64 input, float64 tensor `[groups, count]`. None for a
+            kernel that pools: `Call.settings[0]` neighbours on `axis` become one.
         axis: the groups cover the axes of x from this one on: 0, all axes (one group); the
             channel axis; or 1 (units).
     """
@@ -185,17 +188,23 @@ def run(call, x, params, axis):
 
 def reference(name, settings, x, params, axis, key=None):
     """The same as `run` in `keras.ops`; differentiable any number of times."""
-    groups, count = params.shape
     dtype = keras.backend.standardize_dtype(x.dtype)
     math_dtype = "float64" if dtype == "float64" else "float32"
     shape = ops.shape(x)
-    size = 1
-    for n in shape[axis:]:
-        size = size * n
-    outer = 1
-    for n in shape[:axis]:
-        outer = outer * n
-    seen = ops.reshape(ops.cast(x, math_dtype), (outer, groups, size // groups))
-    p = ops.reshape(ops.transpose(params), (count, groups, 1))
-    y = KERNELS[name].formula(seen, p, settings, key)
+    outer = _product(shape[:axis])
+    if params is None:
+        pieces = settings[0]
+        groups = shape[axis] // pieces
+        seen, p = (outer, groups, pieces, _product(shape[axis + 1 :])), None
+        shape = (*shape[:axis], groups, *shape[axis + 1 :])
+    else:
+        groups, count = params.shape
+        seen = outer, groups, _product(shape[axis:]) // groups
+        p = ops.reshape(ops.transpose(params), (count, groups, 1))
+    y = KERNELS[name].formula(ops.reshape(ops.cast(x, math_dtype), seen), p, settings, key)
     return ops.cast(ops.reshape(y, shape), dtype)
+
+
+def _product(sizes):
+    """Of integers and scalar tensors."""
+    return functools.reduce(operator.mul, sizes, 1)

@@ -5,6 +5,7 @@ from statistics import NormalDist
 import keras
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -119,6 +120,9 @@ class APL(LearnableActivation):
     def function(self, x, slopes, hinges):
         return apl(x, slopes, hinges)
 
+    def kernel(self, training):
+        return kernels.Call(KERNEL, (self.num_hinges,))
+
     def text(self, slopes, hinges):
         terms = ["max(0, x)"]
         for slope, hinge in zip(slopes, hinges, strict=True):
@@ -153,3 +157,11 @@ def apl(x, slopes, hinges):
             weights.append(slopes[s])
             terms.append(ops.where(below, part, 0.0))
     return weighted_sum(weights, terms)
+
+
+def _formula(x, p, settings, key):
+    (num_hinges,) = settings
+    return apl(x, p[:num_hinges], p[num_hinges:])
+
+
+KERNEL = kernels.kernel("Apl", _formula)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import PACKAGE, serialize, standardized
 
 
@@ -57,12 +58,24 @@ class Maxout(keras.layers.Layer):
 
     def call(self, inputs):
         axis, channels = self._channels(inputs.shape)
+        if not self._why_not(keras.backend.standardize_dtype(inputs.dtype)):
+            return kernels.run(self.kernel(), inputs, None, axis)
         shape = ops.shape(inputs)
         split = (*shape[:axis], channels // self.pieces, self.pieces, *shape[axis + 1 :])
-        x = ops.reshape(inputs, split)
-        # The maximum over an axis, compiled by TensorFlow's XLA for CPUs, passes nan over.
-        has_nan = ops.any(ops.isnan(x), axis=axis + 1)
-        return ops.where(has_nan, float("nan"), ops.max(x, axis=axis + 1))
+        return maximum(ops.reshape(inputs, split), axis + 1)
+
+    def kernel(self):
+        """How the compiled kernel is called: a `kernels.Call`."""
+        return kernels.Call(KERNEL, (self.pieces,))
+
+    @property
+    def path(self):
+        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why."""
+        why = self._why_not(self.compute_dtype)
+        return f"reference: {why}" if why else "kernel"
+
+    def _why_not(self, dtype):
+        return kernels.why_not(self.kernel(), dtype, 0)
 
     def compute_output_shape(self, input_shape):
         axis, channels = self._channels(input_shape)
@@ -92,6 +105,20 @@ class Maxout(keras.layers.Layer):
                 f"the layer before {self.pieces} times as many units as you want after this one."
             )
         return axis, shape[axis]
+
+
+def maximum(x, axis):
+    """The largest along an axis of x; nan if one of them is nan."""
+    # The maximum over an axis, compiled by TensorFlow's XLA for CPUs, passes nan over.
+    has_nan = ops.any(ops.isnan(x), axis=axis)
+    return ops.where(has_nan, float("nan"), ops.max(x, axis=axis))
+
+
+def _formula(x, p, settings, key):
+    return maximum(x, 2)
+
+
+KERNEL = kernels.kernel("Maxout", _formula)
 
 
 class LinearMaxout(keras.layers.Layer):
@@ -125,6 +152,11 @@ class LinearMaxout(keras.layers.Layer):
 
     def call(self, inputs):
         return self.maxout(self.linear(inputs))
+
+    @property
+    def path(self):
+        """See `Maxout`."""
+        return self.maxout.path
 
     def compute_output_shape(self, input_shape):
         return self.maxout.compute_output_shape(self.linear.compute_output_shape(input_shape))

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import PACKAGE
 from keras_learnact.layers.pau import PAU, rational
 from keras_learnact.philox import symmetric_uniform
@@ -45,15 +46,37 @@ class RPAU(PAU):
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def training_function(self, x, numerator, denominator):
-        a = [numerator[j] for j in range(numerator.shape[0])]
-        b = [denominator[k] for k in range(denominator.shape[0])]
-        noise = symmetric_uniform(
-            ops.shape(x), len(a) + len(b), self.seed_generator.next(), x.dtype
-        )
-        noisy = [
-            c + ops.stop_gradient(self.noise * c) * u for c, u in zip(a + b, noise, strict=True)
-        ]
-        return rational(x, noisy[: len(a)], noisy[len(a) :], self.version)
+        key = self.seed_generator.next()
+        return randomized_rational(x, numerator, denominator, self.version, self.noise, key)
+
+    def kernel(self, training):
+        if not training:
+            return super().kernel(training)
+        settings = (self.degrees[0] + 1, ord(self.version), kernels.bits(self.noise))
+        return kernels.Call(KERNEL, settings, self.seed_generator.next)
 
     def get_config(self):
         return {**super().get_config(), "noise": self.noise, "seed": self.seed}
+
+
+def randomized_rational(x, numerator, denominator, version, noise, key):
+    """`rational` with coefficients that every element draws anew, as `RPAU` defines it.
+
+    Args:
+        x, numerator, denominator, version: see `rational`; the coefficients are tensors.
+        noise: relative half-width of the noise.
+        key: integer tensor of two words.
+    """
+    a = [numerator[j] for j in range(numerator.shape[0])]
+    b = [denominator[k] for k in range(denominator.shape[0])]
+    draws = symmetric_uniform(ops.shape(x), len(a) + len(b), key, x.dtype)
+    noisy = [c + ops.stop_gradient(noise * c) * u for c, u in zip(a + b, draws, strict=True)]
+    return rational(x, noisy[: len(a)], noisy[len(a) :], version)
+
+
+def _formula(x, p, settings, key):
+    a, version, noise = settings
+    return randomized_rational(x, p[:a], p[a:], chr(version), kernels.real(noise), key)
+
+
+KERNEL = kernels.kernel("RandomizedRational", _formula)

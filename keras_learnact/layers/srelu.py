@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -96,12 +97,17 @@ class SReLU(LearnableActivation):
         super().build(input_shape)
 
     def function(self, x, t_left, a_left, t_right, a_right):
+        return srelu(x, t_left[0], a_left[0], t_right[0], a_right[0])
+
+    def kernel(self, training):
+        return kernels.Call(KERNEL, ())
+
+    def _values(self):
         frozen = self.frozen > 0
-        parameters = [
-            ops.where(frozen, ops.stop_gradient(p[0]), p[0])
-            for p in (t_left, a_left, t_right, a_right)
-        ]
-        return srelu(x, *parameters)
+        return {
+            name: ops.where(frozen, ops.stop_gradient(value), value)
+            for name, value in super()._values().items()
+        }
 
     def text(self, t_left, a_left, t_right, a_right):
         low, high = sorted((t_left[0], t_right[0]))
@@ -134,3 +140,10 @@ def srelu(x, t_left, a_left, t_right, a_right):
             weights.append(slope)
             terms.append(ops.where(side, part, 0.0))
     return weighted_sum(weights, terms)
+
+
+def _formula(x, p, settings, key):
+    return srelu(x, *(p[i] for i in range(len(PARAMETERS))))
+
+
+KERNEL = kernels.kernel("Srelu", _formula)
