@@ -77,7 +77,7 @@ class Config:
 
 
 QUICK = Config(
-    sizes=(10,), formula_sizes=(10,), memory_size=16, activations=("mixture", "maxout"), rounds=2
+    sizes=(10,), formula_sizes=(10,), memory_size=20, activations=("mixture", "maxout"), rounds=2
 )
 
 
@@ -136,7 +136,7 @@ def _cases(asked, size, with_formulas):
     for subject in asked:
         dy = tensor(size, 1, subject.width_of_y())
         add((subject,), _functions(subject), [x], [x, dy])
-        if with_formulas:
+        if with_formulas and subject.can_have_kernel():
             formula = subject._replace(formula=True)
             add((formula,), _functions(formula), [x], [x, dy], FORMULA_EVERY)
     for traffic in dict.fromkeys(_traffic(subject, size) for subject in asked):
@@ -222,14 +222,17 @@ def _torch_row(name, part, exponent, times):
 
 
 def _memory_rows(asked, exponent):
-    learnable = [subject for subject in asked if subject.name != BASELINE]
-    formulas = [subject._replace(formula=True) for subject in learnable]
-    of_formulas = memory.peaks(formulas, 2**exponent // FORMULA_SHARE)
-    peaks = zip(asked, memory.peaks(asked, 2**exponent), strict=True)
-    of_formulas = dict(zip(learnable, of_formulas, strict=True))
+    formulas = [s._replace(formula=True) for s in asked if s.can_have_kernel()]
+    peaks = dict(zip(asked, memory.peaks(asked, 2**exponent), strict=True))
+    for_formulas = memory.peaks(formulas, 2**exponent // FORMULA_SHARE)
+    peaks.update(zip(formulas, for_formulas, strict=True))
     return [
-        {**_named(subject), "arrays": peak, "arrays of the formula": of_formulas.get(subject)}
-        for subject, peak in peaks
+        {
+            **_named(subject),
+            "arrays": peaks[subject],
+            "arrays of the formula": peaks.get(subject._replace(formula=True)),
+        }
+        for subject in asked
     ]
 
 

@@ -6,6 +6,7 @@ results of the call before given back to it, so that it writes into memory that 
 Every function that is made here returns when its result is there.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 
@@ -98,7 +99,8 @@ def _on_tensorflow(function, mode, widths):
 
     # One trace for all sizes.
     signature = [tf.TensorSpec((None, width)) for width in widths]
-    return tf.function(function, signature, jit_compile=mode == "jit")
+    # `partial`: functions of the same lines of code are not one function that is traced too often.
+    return tf.function(functools.partial(function), signature, jit_compile=mode == "jit")
 
 
 def _on_jax(function, mode, *state):

@@ -52,8 +52,11 @@ class Subject(NamedTuple):
 
     def runs(self) -> str:
         """What a call runs: "kernel", "reference: …" with the reason, or "keras.ops"."""
-        path = self.layer().path  # of Keras' own layers it is a name
+        path = self.layer().path  # of other layers than ours Keras' name for its place
         return path if path.partition(":")[0] in ("kernel", "reference") else "keras.ops"
+
+    def can_have_kernel(self) -> bool:
+        return self.runs() != "keras.ops"
 
 
 def asked(
