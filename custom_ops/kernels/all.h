@@ -46,6 +46,7 @@
   KERNEL(RandomizedRational)           \
   KERNEL(Apl)                          \
   KERNEL(Srelu)                        \
+  KERNEL(Mixture)                      \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

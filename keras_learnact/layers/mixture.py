@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -13,6 +14,30 @@ from keras_learnact.layers.base import (
     start,
 )
 from keras_learnact.numerics import finite, weighted_sum
+
+# The functions that the kernel has; its number for each is the place in this list, as in
+# custom_ops/kernels/mixture.h.
+FUNCTIONS = (
+    "linear",
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "celu",
+    "sigmoid",
+    "hard_sigmoid",
+    "tanh",
+    "hard_tanh",
+    "softplus",
+    "softsign",
+    "silu",
+    "hard_silu",
+    "gelu",
+    "log_sigmoid",
+    "mish",
+    "exponential",
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -92,10 +117,17 @@ class Mixture(LearnableActivation):
         ]
 
     def function(self, x, w):
-        x = finite(x)
-        terms = [finite(function(x)) for function in self._functions]
-        # Some functions of Keras turn nan into 0.
-        return ops.where(ops.isnan(x), x, weighted_sum([w[i] for i in range(len(terms))], terms))
+        return mixture(x, w, self._functions)
+
+    def kernel(self, training):
+        known = [keras.activations.get(name) for name in FUNCTIONS]
+        for activation, function in zip(self.activations, self._functions, strict=True):
+            if function not in known:
+                return (
+                    f"Mixture's kernel has the functions {', '.join(FUNCTIONS)} of "
+                    f"keras.activations, not {_name(activation)}"
+                )
+        return kernels.Call(KERNEL, tuple(map(known.index, self._functions)))
 
     def text(self, w):
         names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]
@@ -143,3 +175,24 @@ def _name(activation):
     if isinstance(activation, str):
         return activation
     return getattr(activation, "__name__", None) or getattr(activation, "name", repr(activation))
+
+
+def mixture(x, w, functions):
+    """Σ_i w[i] functions[i](x), as `Mixture` defines it.
+
+    Args:
+        x: float tensor.
+        w: tensor whose first axis counts the functions; w[i] broadcasts with x.
+        functions: element-wise functions.
+    """
+    x = finite(x)
+    terms = [finite(function(x)) for function in functions]
+    # Some functions of Keras turn nan into 0.
+    return ops.where(ops.isnan(x), x, weighted_sum([w[i] for i in range(len(terms))], terms))
+
+
+def _formula(x, p, settings, key):
+    return mixture(x, p, [keras.activations.get(FUNCTIONS[number]) for number in settings])
+
+
+KERNEL = kernels.kernel("Mixture", _formula)
