@@ -1,6 +1,7 @@
 """Who may import whom: tests -> training -> keras_learnact; see CONTRIBUTING.md."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -51,7 +52,46 @@ def test_layers_import_keras_and_numpy_only(path):
 
 @pytest.mark.parametrize("path", files("keras_learnact"), ids=label)
 def test_importing_the_library_takes_no_optional_package(path):
-    assert packages(path, anywhere=False) <= REQUIRED | {"keras_learnact"}
+    # A framework's binding is imported where Keras runs on that framework.
+    binding = {path.stem} if path.parent.name == "kernels" else set()
+    assert packages(path, anywhere=False) <= REQUIRED | {"keras_learnact"} | binding
+
+
+@pytest.mark.parametrize("path", files("keras_learnact/kernels"), ids=label)
+def test_kernels_know_no_activation(path):
+    for module, name in imports(path):
+        if module.split(".")[0] == "keras_learnact":
+            assert f"{module}.{name}".startswith("keras_learnact.kernels"), (module, name)
+
+
+def includes(path):
+    return set(re.findall(r'^\s*# *include [<"](.+)[>"]', path.read_text(), re.MULTILINE))
+
+
+CODE = sorted(
+    p for p in (ROOT / "custom_ops").rglob("*") if p.suffix in {".h", ".cuh", ".cc", ".cu"}
+)
+
+
+@pytest.mark.parametrize("path", [p for p in CODE if p.parent.name == "kernels"], ids=label)
+def test_a_kernel_is_scalar_maths(path):
+    # No framework, no C++ library: the same code runs in CUDA.
+    own = {name for name in includes(path) if name.startswith("kernels/")}
+    maths = {f"runtime/{name}.h" for name in ("call", "portable", "math", "philox")}
+    assert includes(path) <= own | maths | {"math.h", "stdint.h", "string.h"}
+
+
+@pytest.mark.parametrize("path", [p for p in CODE if p.parent.name != "kernels"], ids=label)
+def test_what_is_written_once_names_no_kernel(path):
+    assert {name for name in includes(path) if name.startswith("kernels/")} <= {"kernels/all.h"}
+
+
+def test_every_kernel_header_is_on_the_one_list():
+    listed = re.findall(
+        r"^\s*KERNEL\((\w+)\)", (ROOT / "custom_ops/kernels/all.h").read_text(), re.MULTILINE
+    )
+    headers = {p.stem.replace("_", "") for p in CODE if p.parent.name == "kernels"} - {"all"}
+    assert headers == {name.lower() for name in listed}
 
 
 @pytest.mark.parametrize("path", files("keras_learnact"), ids=label)
@@ -74,5 +114,6 @@ def test_every_test_is_collected():
     # pytest looks into *_test.py only: a test in any other file would silently never run.
     for path in files("tests"):
         if not path.name.endswith("_test.py"):
-            functions = [n for n in ast.walk(ast.parse(path.read_text())) if hasattr(n, "name")]
-            assert not [f.name for f in functions if f.name.startswith("test")], label(path)
+            nodes = ast.walk(ast.parse(path.read_text()))
+            functions = [n for n in nodes if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+            assert not [f.name for f in functions if f.name.lower().startswith("test")], label(path)
