@@ -10,9 +10,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# Calls are repeated until they take so long, in seconds: then the clock itself does not count.
-SHORTEST = 0.002
-
 
 class Case(NamedTuple):
     """Something to be timed.
@@ -32,15 +29,19 @@ class Clock:
     What disturbs a machine for a while so disturbs all cases alike. Each turn begins with a call
     that is not timed: it brings caches, threads and the allocator's blocks into the state that
     calls of the same kind leave, whatever ran before.
+
+    Args:
+        cases: the `Case`s by any keys.
+        shortest: a turn has so many calls, at most 100, that it takes at least these seconds.
     """
 
-    def __init__(self, cases: dict, seed: int = 0):
+    def __init__(self, cases: dict, shortest: float = 0.002):
         self._cases = cases
-        self._order = random.Random(seed)
+        self._order = random.Random(0)
         self._calls = {}
         for key, case in cases.items():
             case.run()  # traces and compiles
-            self._calls[key] = max(1, min(100, round(SHORTEST / _seconds(case.run, 1))))
+            self._calls[key] = max(1, min(100, round(shortest / _seconds(case.run, 1))))
 
     def round(self, number: int) -> dict:
         """The seconds of every case that takes part in the round of that number."""

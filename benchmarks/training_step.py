@@ -38,6 +38,8 @@ from training.config import UserError
 MODES = ("graph", "jit")
 # Formulas take part in every so-manieth round.
 FORMULA_EVERY = 3
+# Seconds of a turn, at least: some steps of a small network.
+SHORTEST = 0.2
 
 
 class Images(NamedTuple):
@@ -52,7 +54,7 @@ class Images(NamedTuple):
 GREY = Images((32, 32, 1), 10, (0.5,), (0.25,))
 COLOURS = Images((32, 32, 3), 10, (0.5,) * 3, (0.25,) * 3)
 # Each network with its images and its batch: steps of some tenths of a second on two cores.
-NETWORKS = {"lenet": (GREY, 256), "vgg8": (COLOURS, 32), "resnet18": (COLOURS, 8)}
+NETWORKS = {"lenet": (GREY, 256), "vgg8": (COLOURS, 16), "resnet18": (COLOURS, 8)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Config:
     formula: tuple[str, ...] = field(("pau",), "activations whose formula is measured too")
     formula_networks: tuple[str, ...] = field(("lenet",), "networks in which it is measured")
     batch_size: int = field(0, "images in a batch; 0: a number for each network")
-    rounds: int = field(9, "rounds for each network")
+    rounds: int = field(7, "rounds for each network")
     results: str = field("benchmarks/results", "folder of the tables")
 
 
@@ -119,7 +121,7 @@ def _times(network, images, batch_size, asked, rounds):
         step = _step(network, images, batch_size, subject)
         every = FORMULA_EVERY if subject.formula else 1
         cases[subject] = Case(modes.as_formula(step) if subject.formula else step, every)
-    return clock.measure([Clock(cases)], rounds)
+    return clock.measure([Clock(cases, SHORTEST)], rounds)
 
 
 def _step(network, images, batch_size, subject):
