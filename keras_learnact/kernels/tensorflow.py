@@ -226,10 +226,11 @@ def _load_handlers(name):
     loaded, why = library.open_library(name)
     if why:
         return why
-    if _interface(loaded, "xla") != HANDLERS:
+    if _interface(loaded, name) != HANDLERS:
         return _other_version(library.path(name))
-    loaded.keras_learnact_xla_register.argtypes = [ctypes.c_void_p]
-    refused = loaded.keras_learnact_xla_register(_xla())
+    register = getattr(loaded, f"keras_learnact_{name}_register")
+    register.argtypes = [ctypes.c_void_p]
+    refused = register(_xla())
     if refused:
         return f"the XLA in TensorFlow {tf.__version__} refuses {refused} of the handlers in {name}"
     _loaded[name] = loaded
