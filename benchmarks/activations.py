@@ -14,8 +14,9 @@ measures a PAU in eager PyTorch and by torch.compile, and the package of PAU's a
 
 What is timed. Inputs are float32, [size / 64, 64], normally distributed. "forward" is y of x,
 called as in training. "forward + backward" is one function that gives y, dx for a given dy, and the
-gradients of all parameters. Keras' own overhead of a call counts, for ReLU too. All cases of one
-size take their turns in random order, see `benchmarks.clock`; a ratio is that of two medians.
+gradients of all parameters. DEU is measured where it takes exp, sin and cos. Keras' own overhead of
+a call counts, for ReLU too. All cases of one size take their turns in random order, see
+`benchmarks.clock`; a ratio is that of two medians. What runs as a formula has fewer turns.
 
 What it is held against:
 
