@@ -163,6 +163,8 @@ void RegisterInXla(const char* device) {
 }  // namespace
 }  // namespace keras_learnact
 
+using namespace keras_learnact;
+
 #define KLA_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Python looks for these words in the file before it loads it.
@@ -173,8 +175,12 @@ KLA_EXPORT const char* keras_learnact_tf_native_built_for() {
 // Of this library's functions: another number where another Python module is needed.
 KLA_EXPORT int keras_learnact_tf_native_interface() { return 1; }
 
+KLA_EXPORT int keras_learnact_tf_native_kernels() { return sizeof(kNames) / sizeof(kNames[0]); }
+
+KLA_EXPORT const char* keras_learnact_tf_native_name(int kernel) { return kNames[kernel]; }
+
 // Makes the ops known to XLA on the CPU or, with 1, on CUDA: to be called once for each, when the
 // handlers are registered there.
 KLA_EXPORT void keras_learnact_tf_native_register(int cuda) {
-  keras_learnact::RegisterInXla(cuda ? "XLA_GPU_JIT" : "XLA_CPU_JIT");
+  RegisterInXla(cuda ? "XLA_GPU_JIT" : "XLA_CPU_JIT");
 }

@@ -4,7 +4,7 @@ Three libraries take part, and each is of use without the next:
 
     tf         the ops and their CPU kernels; for any TensorFlow
     xla, cuda  the same kernels as handlers of XLA on the CPU and on CUDA; likewise
-    tf_native  the ops inside XLA, where they call those handlers; for one TensorFlow
+    tf_native  the ops inside XLA, where they call those handlers, and on GPUs; for one TensorFlow
 
 With all of them a call is an op, everywhere. Without `tf_native` it is an op only in eager mode:
 a graph may be compiled by XLA at any later time, which would not know the op, so in a graph the
@@ -35,10 +35,9 @@ _absent = {}  # by library: why it is not used
 class _Kernel:
     """A kernel of the library `tf`, with the functions that make its two ops."""
 
-    def __init__(self, number, functions):
+    def __init__(self, number, name, functions):
         loaded = _loaded["tf"]
-        self.number = number
-        self.name = loaded.keras_learnact_tf_name(number).decode()
+        self.number, self.name = number, name
         self.random = bool(loaded.keras_learnact_tf_random(number))
         self.pools = bool(loaded.keras_learnact_tf_pools(number))
         self.forward = functions[f"keraslearnact{self.name}".lower()]
@@ -78,7 +77,7 @@ def report():
     says = {
         "xla": "handlers for XLA on the CPU",
         "cuda": "handlers for XLA on CUDA",
-        "tf_native": "the ops inside XLA",
+        "tf_native": "the ops inside XLA and on GPUs",
     }
     return [
         f"TensorFlow {tf.__version__}, {gpus}",
@@ -143,9 +142,9 @@ def _gpu():
 
 
 def _way(graph):
-    if "tf_native" in _loaded or not (graph or _gpu()):
-        return OP
-    return STABLEHLO
+    if _gpu():
+        return OP if "tf_native" in _loaded and _has_gpu_kernels() else STABLEHLO
+    return OP if "tf_native" in _loaded or not graph else STABLEHLO
 
 
 def _nothing(graph):
@@ -199,7 +198,6 @@ def _load_ops(name):
         return _other_version(file)
     loaded.keras_learnact_tf_errors.restype = ctypes.c_char_p
     loaded.keras_learnact_tf_target.restype = ctypes.c_char_p
-    loaded.keras_learnact_tf_name.restype = ctypes.c_char_p
     loaded.keras_learnact_tf_check.argtypes = [
         ctypes.c_int,
         ctypes.c_int64,
@@ -214,8 +212,8 @@ def _load_ops(name):
     # keras_learnact_some_name; KerasLearnact_SomeName is the same for keyword arguments alone.
     functions = {key.replace("_", ""): f for key, f in vars(module).items() if key.islower()}
     _loaded[name] = loaded
-    for number in range(loaded.keras_learnact_tf_kernels()):
-        kernel = _Kernel(number, functions)
+    for number, kernel_name in enumerate(_names(loaded, name)):
+        kernel = _Kernel(number, kernel_name, functions)
         _kernels[kernel.name] = kernel
         _register_gradients(kernel)
         _register_for_vectorized_map(kernel)
@@ -226,7 +224,7 @@ def _load_handlers(name):
     loaded, why = library.open_library(name)
     if why:
         return why
-    if _interface(loaded, name) != HANDLERS:
+    if _interface(loaded, name) != HANDLERS or not set(_kernels) <= set(_names(loaded, name)):
         return _other_version(library.path(name))
     register = getattr(loaded, f"keras_learnact_{name}_register")
     register.argtypes = [ctypes.c_void_p]
@@ -255,13 +253,24 @@ def _load_native(name):
             why = str(error)
     if why:
         return f"{file} cannot be loaded: {why}."
-    if _interface(loaded, name) != INTERFACE:
+    if _interface(loaded, name) != INTERFACE or not set(_kernels) <= set(_names(loaded, name)):
         return _other_version(file)
     _loaded[name] = loaded
     loaded.keras_learnact_tf_native_register(0)
     if "cuda" in _loaded:
         loaded.keras_learnact_tf_native_register(1)
+        if _has_gpu_kernels():
+            count = ctypes.c_int()
+            found = _loaded["cuda"].keras_learnact_cuda_all
+            found.restype = ctypes.c_void_p
+            all_kernels = ctypes.c_void_p(found(ctypes.byref(count)))
+            loaded.keras_learnact_tf_native_register_gpu(all_kernels, count)
     return ""
+
+
+def _has_gpu_kernels():
+    """Whether the library tf_native was built with CUDA's headers."""
+    return hasattr(_loaded["tf_native"], "keras_learnact_tf_native_register_gpu")
 
 
 def _interface(loaded, name):
@@ -269,6 +278,16 @@ def _interface(loaded, name):
         return getattr(loaded, f"keras_learnact_{name}_interface")()
     except AttributeError:
         return None
+
+
+def _names(loaded, name):
+    """The kernels in a library."""
+    name_of = getattr(loaded, f"keras_learnact_{name}_name")
+    name_of.restype = ctypes.c_char_p
+    return [
+        name_of(number).decode()
+        for number in range(getattr(loaded, f"keras_learnact_{name}_kernels")())
+    ]
 
 
 def _other_version(file):
