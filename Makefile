@@ -5,11 +5,14 @@ PYTHON ?= python3
 # make test TENSORFLOW='tensorflow[and-cuda]'
 TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
 
+# Minor versions of TensorFlow, and JAX, on which `make test-portable` tries one wheel.
+PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax
+
 on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-jax kernels test-portable sanitize bazel lint format wheel venv clean
+.PHONY: help demo test test-jax kernels test-portable sanitize bench lint format wheel venv clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +29,20 @@ test-jax: .venv-jax/ready ## Run the tests on JAX, where TensorFlow is not insta
 
 kernels: .venv/ready ## Build the compiled kernels (custom_ops), as far as something has changed
 	@.venv/bin/python custom_ops/build.py
+
+test-portable: wheel ## Try that one wheel on several versions of TensorFlow and on JAX
+	@for package in $(PORTABLE); do $(call portable,$$package) || exit 1; done
+
+sanitize: .venv/ready ## Fuzz the C++ code for SECONDS=20 under sanitizers; threads and forks too
+	@.venv/bin/python tests/native/run.py fuzz $(or $(SECONDS),20)
+	@.venv/bin/python tests/native/run.py threads
+	@.venv/bin/python tests/native/run.py fork
+
+bench: kernels .venv-jax/ready ## Measure speed and memory as ratios (TORCH_PYTHON: beside PyTorch)
+	@$(on_tensorflow) -m benchmarks.activations $(addprefix --torch_python=,$(TORCH_PYTHON))
+	@$(on_tensorflow) -m benchmarks.training_step
+	@$(on_jax) -m benchmarks.activations
+	@$(on_jax) -m benchmarks.training_step
 
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .
@@ -49,6 +66,19 @@ clean: ## Remove what make made, the installed packages too
 
 .venv-jax/ready: pyproject.toml
 	$(call install,.venv-jax,jax)
+
+# $(call portable,PACKAGE): the program in an environment with the wheel and this package
+define portable
+{ folder=$$PWD/.venv-portable/$(1); backend=tensorflow; [ $(1) != jax ] || backend=jax; \
+  echo "--- $(1)"; \
+  { [ -e $$folder/ready ] || { $(PYTHON) -m venv $$folder && \
+    $$folder/bin/python -m pip install --quiet --disable-pip-version-check "$(1)" dist/*.whl && \
+    touch $$folder/ready; }; } && \
+  $$folder/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+    --force-reinstall dist/*.whl && \
+  (cd $$folder && KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=2 bin/python \
+    $(CURDIR)/tests/native/portable.py); }
+endef
 
 # $(call install,ENVIRONMENT,BACKEND)
 define install
