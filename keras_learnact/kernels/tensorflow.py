@@ -464,7 +464,6 @@ def _call_handler(kernel, settings, axis, inputs, gradient):
             tuple((tuple(a.shape), _mlir_type(a)) for a in inputs),
             tuple((tuple(s), _mlir_type(a)) for s, a in zip(shapes, like, strict=True)),
             (axis, settings[0]) if kernel.pools and not gradient else None,
-            len(inputs) - 1 if gradient and not kernel.pools else None,
             len(platforms),
         ),
         Tout=[a.dtype for a in like],
@@ -486,15 +485,17 @@ def _array_type(shape, element):
 
 
 @functools.cache
-def _module(target, axis, settings, arguments, results, pooled, place, platforms):
+def _module(target, axis, settings, arguments, results, pooled, platforms):
     """StableHLO that calls a handler.
+
+    dx does not take the memory of dy, as it does in the op: in a graph that is not compiled as a
+    whole dy is an argument of this program, which XLA may not overwrite, and would copy.
 
     Args:
         target, axis, settings: of the handler.
         arguments, results: (shape, element type) of each; the i-th result has the unknown sizes of
             the i-th argument.
         pooled: None, or an axis and by how much it is shorter in the result.
-        place: None, or the argument whose memory the first result takes.
         platforms: how many there are; if several, the program is told which one it runs on.
     """
     types = [_array_type(*a) for a in arguments]
@@ -547,11 +548,6 @@ def _module(target, axis, settings, arguments, results, pooled, place, platforms
         indices = list(range(len(arguments), len(names)))
         attributes.append(
             f"indices_of_shape_operands = dense<{indices}> : tensor<{len(indices)}xi64>"
-        )
-    if place is not None:
-        attributes.append(
-            "output_operand_aliases = [#stablehlo.output_operand_alias<output_tuple_indices = "
-            f"[0], operand_index = {place}, operand_tuple_indices = []>]"
         )
     many = len(results) > 1
     outputs = [f"%y#{i}" for i in range(len(results))] if many else ["%y"]
