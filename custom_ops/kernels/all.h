@@ -47,6 +47,7 @@
   KERNEL(Apl)                          \
   KERNEL(Srelu)                        \
   KERNEL(Mixture)                      \
+  KERNEL(Deu)                          \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

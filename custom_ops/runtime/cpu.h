@@ -69,6 +69,13 @@ HOST_DEVICE void WrittenOut(int count, const F& f) {
   WrittenOut(std::make_integer_sequence<int, kMost>(), count, f);
 }
 
+// Asks for the element `distance` ones further on, which there need not be.
+template <typename T>
+HOST_DEVICE void Prefetch(const T* from, int64_t distance) {
+  const uintptr_t bytes = static_cast<uintptr_t>(distance) * sizeof(T);
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + bytes));
+}
+
 // The arithmetic of a formula, as the loops below call it: the loops are compiled once, not once
 // for each formula.
 template <typename T>
@@ -114,7 +121,7 @@ class StripsOf final : public Strips<T> {
     const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};  // likewise
     for (int64_t i = 0; i < steps; ++i) {
       for (; i < steps; ++i) {
-        __builtin_prefetch(x + (i + kRows) * stride);
+        Prefetch(x, (i + kRows) * stride);
         const V x_ = V::Load(x + i * stride);
         if (!AllUsual(f, q, x_)) break;
         f.template Forward<V>(q, x_, At(i, index, index_stride, words)).Store(y + i * stride);
@@ -135,8 +142,8 @@ class StripsOf final : public Strips<T> {
     const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};
     for (int64_t i = 0; i < steps; ++i) {
       for (; i < steps; ++i) {
-        __builtin_prefetch(x + (i + kRows) * stride);
-        __builtin_prefetch(dy + (i + kRows) * stride);
+        Prefetch(x, (i + kRows) * stride);
+        Prefetch(dy, (i + kRows) * stride);
         const V x_ = V::Load(x + i * stride), dy_ = V::Load(dy + i * stride);
         if (!AllUsual(f, q, x_)) break;
         f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, words))

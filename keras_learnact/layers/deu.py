@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -150,6 +151,10 @@ class DEU(LearnableActivation):
     def function(self, x, a, b, c, c1, c2):
         return deu(x, a[0], b[0], c[0], c1[0], c2[0], self.epsilon, self.max_exponent, self.limit)
 
+    def kernel(self, training):
+        guards = (math.inf if g is None else g for g in (self.max_exponent, self.limit))
+        return kernels.Call(KERNEL, tuple(map(kernels.bits, (self.epsilon, *guards))))
+
     def text(self, a, b, c, c1, c2):
         numbers = [ops.convert_to_tensor(p[0]) for p in (a, b, c, c1, c2)]
         unit = _unit(*numbers, self.epsilon, self.max_exponent)
@@ -239,6 +244,13 @@ def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LI
     if limit is not None:
         y = ops.clip(y, -limit, limit)
     return ops.where(undefined, float("nan"), y)
+
+
+def _formula(x, p, settings, key):
+    return deu(x, *ops.unstack(p, len(NAMES)), *map(kernels.real, settings))
+
+
+KERNEL = kernels.kernel("Deu", _formula)
 
 
 class _Unit(NamedTuple):
