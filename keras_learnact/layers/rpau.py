@@ -50,7 +50,7 @@ class RPAU(PAU):
         return randomized_rational(x, numerator, denominator, self.version, self.noise, key)
 
     def kernel(self, training):
-        if not training:
+        if not training or self.noise == 0:
             return super().kernel(training)
         settings = (self.degrees[0] + 1, ord(self.version), kernels.bits(self.noise))
         return kernels.Call(KERNEL, settings, self.seed_generator.next)
