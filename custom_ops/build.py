@@ -297,21 +297,32 @@ def cuda_home():
     if not nvcc or not Path(nvcc).exists():
         where = f"in CUDA_HOME={home}" if home else "on the PATH, and CUDA_HOME is not set"
         raise Skip(f"there is no nvcc {where}")
-    return Path(nvcc).resolve().parents[1]
+    # It may be a script that calls the real one, so it is asked: `#$ TOP=/usr/local/cuda/bin/..`
+    command = [nvcc, "--dryrun", "-c", "-x", "cu", os.devnull]
+    said = subprocess.run(command, capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.*)$", said, re.MULTILINE)
+    home = Path(top.group(1).strip() if top else Path(nvcc).resolve().parents[1]).resolve()
+    if not (home / "include" / "cuda_runtime.h").exists():
+        raise Skip(f"{nvcc} is there, and there is no {home}/include/cuda_runtime.h")
+    return home
 
 
 def _cuda_architectures(nvcc):
+    """Machine code for each, and PTX for those to come, all from one translation to PTX."""
     known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
-    chosen = [a for a in CUDA_ARCHITECTURES if f"sm_{a}" in known]
-    flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in chosen]
-    return [*flags, f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}"]
+    chosen = [f"sm_{a}" for a in CUDA_ARCHITECTURES if f"sm_{a}" in known]
+    oldest = f"compute_{CUDA_ARCHITECTURES[0]}"
+    flags = [f"-gencode=arch={oldest},code=[{','.join([oldest, *chosen])}]"]
+    # A third of the size. As old as sm_100.
+    return [*flags, "--compress-mode=size"] if "sm_100" in known else flags
 
 
 def cuda_core(builder, cxx, home):
     """The device code of every kernel: a list of futures."""
     nvcc = home / "bin" / "nvcc"
-    flags = ["-std=c++17", "-O3", f"-I{SOURCES}", f"-ccbin={cxx[0]}", "-Xcompiler"]
-    flags += ["-fPIC,-fvisibility=hidden,-Wall,-Wextra", *_cuda_architectures(nvcc)]
+    flags = ["-std=c++17", "-O3", "-prec-div=false", f"-I{SOURCES}", f"-ccbin={cxx[0]}"]
+    flags += ["-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+    flags += _cuda_architectures(nvcc)
     return [
         builder.object(
             f"cuda/{header.stem}",
@@ -381,6 +392,7 @@ def _xla(builder, cxx, core_objects):
 
 
 def _native(builder, cxx, core_objects):
+    del core_objects  # the kernels are those of other libraries
     source = _source("tf_native.cc")
     found = tensorflow()
     include = Path(found["path"]) / "include"
@@ -389,18 +401,23 @@ def _native(builder, cxx, core_objects):
         flags += ["-isystem", include / folder]
     # Makes it compile anew for another version in the same folder.
     flags.append(f'-DKLA_TENSORFLOW_VERSION="{found["version"]}"')
-    binding = builder.object("tf_native", cxx, source, [*FLAGS, *flags])
+    objects = [builder.object("tf_native", cxx, source, [*FLAGS, *flags])]
+    with contextlib.suppress(Skip):  # without CUDA's headers it has nothing for GPUs
+        flags += ["-DEIGEN_USE_GPU", "-DGOOGLE_CUDA=1", "-isystem", cuda_home() / "include"]
+        source = _source("tf_native_cuda.cc")
+        objects.append(builder.object("tf_native_cuda", cxx, source, [*FLAGS, *flags]))
     libraries = ["-l:libtensorflow_framework.so.2", "-l:libtensorflow_cc.so.2"]
     return lambda: _link(
         builder,
         cxx,
         "native",
-        [binding, *core_objects],
+        objects,
         ["-Wl,-z,defs", f"-L{found['path']}", *libraries],
     )
 
 
 def _cuda(builder, cxx, core_objects):
+    del core_objects  # those for the CPU
     source = _source("xla_ffi_cuda.cc")
     _source("cuda.cu")
     home = cuda_home()
@@ -412,7 +429,7 @@ def _cuda(builder, cxx, core_objects):
         builder,
         cxx,
         "cuda",
-        [binding, *device, *core_objects],
+        [binding, *device],
         [*runtime, "-Wl,-z,defs", *_portable(builder, cxx)],
     )
 

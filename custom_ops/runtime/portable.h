@@ -16,9 +16,12 @@
 #ifdef __CUDACC__
 #define HOST_DEVICE __host__ __device__ __forceinline__
 #define NOINLINE_HOST_DEVICE __host__ __device__ __noinline__
+// Of an operator that is used rarely, and then often: every GPU kernel compiles its own copies.
+#define RARE_HOST_DEVICE inline NOINLINE_HOST_DEVICE
 #else
 #define HOST_DEVICE inline __attribute__((always_inline))
 #define NOINLINE_HOST_DEVICE __attribute__((noinline))
+#define RARE_HOST_DEVICE HOST_DEVICE
 #endif
 
 // The instruction set that this file is compiled for. All that is compiled more than once is in a
@@ -128,13 +131,13 @@ HOST_DEVICE Wide operator-(Wide x) {
   x.mantissa = -x.mantissa;
   return x;
 }
-HOST_DEVICE Wide operator*(Wide x, Wide y) {
+RARE_HOST_DEVICE Wide operator*(Wide x, Wide y) {
   return Wide(x.mantissa * y.mantissa, x.exponent + y.exponent);
 }
-HOST_DEVICE Wide operator/(Wide x, Wide y) {
+RARE_HOST_DEVICE Wide operator/(Wide x, Wide y) {
   return Wide(x.mantissa / y.mantissa, x.exponent - y.exponent);
 }
-HOST_DEVICE Wide operator+(Wide x, Wide y) {
+RARE_HOST_DEVICE Wide operator+(Wide x, Wide y) {
   if (x.mantissa == 0) return y;
   if (y.mantissa == 0) return x;
   if (!(fabs(x.mantissa) < 2) || !(fabs(y.mantissa) < 2)) return Wide(x.mantissa + y.mantissa);

@@ -114,6 +114,7 @@ HOST_DEVICE bool None(Mask mask) {
 #endif
 }
 HOST_DEVICE bool None(bool mask) { return !mask; }
+HOST_DEVICE bool None(int mask) { return !mask; }  // what & makes of two bools
 
 }  // namespace keras_learnact::KLA_TARGET
 

@@ -102,9 +102,10 @@ double Epsilon(DType dtype) {
                                     : 0x1p-7;
 }
 
+// Small differences of larger terms are as good as those.
 bool Same(double a, double b, DType dtype) {
   return a == b || (isnan(a) && isnan(b)) ||
-         fabs(a - b) <= 4 * Epsilon(dtype) * fmin(fabs(a), fabs(b));
+         fabs(a - b) <= 4 * Epsilon(dtype) * (fmin(fabs(a), fabs(b)) + 4);
 }
 
 // What a call has.
@@ -259,7 +260,8 @@ void Cover(Shape shape, DType dtype, bool aligned) {
   call.groups = shape.groups;
   call.inner = shape.inner;
   const Layout l(call, aligned, 11 * 8);
-  const int pack = dtype == DType::kFloat64 ? 4 : 8;
+  const int pack =
+      dtype == DType::kFloat64 ? KLA_TARGET::kPack<double> : KLA_TARGET::kPack<float>;
   snprintf(current, sizeof(current), "the cut of [%lld, %lld, %lld], dtype %d, %s",
            static_cast<long long>(shape.outer), static_cast<long long>(shape.groups),
            static_cast<long long>(shape.inner), static_cast<int>(dtype),
