@@ -240,8 +240,7 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
     def _values(self):
         """Every weight `[groups, count]` as the formula and the kernel see it."""
         return {
-            p.name: ops.cast(getattr(self, p.name), self._math_dtype)
-            for p in self.parameter_list()
+            p.name: ops.cast(getattr(self, p.name), self._math_dtype) for p in self.parameter_list()
         }
 
     def _columns(self, shape, repeats):
