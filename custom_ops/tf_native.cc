@@ -115,10 +115,10 @@ class XlaKernel : public tensorflow::XlaOpKernel {
     // that of x: in training the gradient needs x.
     std::vector<std::pair<xla::ShapeIndex, std::pair<int64_t, xla::ShapeIndex>>> places;
     if (gradient_ && !pools) places.push_back({{0}, {dy, {}}});
+    const bool two = gradient_ && !pools;
+    const xla::Shape none = xla::ShapeUtil::MakeShape(xla::F32, {0});
     const xla::Shape result =
-        !gradient_ ? y
-        : pools    ? shapes[0]
-                   : xla::ShapeUtil::MakeTupleShape({shapes[0], shapes[1]});
+        xla::ShapeUtil::MakeTupleShape({gradient_ ? shapes[0] : y, two ? shapes[1] : none});
     const xla::XlaOp outputs = xla::CustomCallWithLayout(
         context->builder(), absl::StrCat("keras_learnact.", type_string().substr(sizeof(kPrefix) - 1)),
         operands, result, shapes,
@@ -127,8 +127,7 @@ class XlaKernel : public tensorflow::XlaOpKernel {
         /*has_side_effect=*/false, places, /*literal=*/nullptr,
         xla::CustomCallSchedule::SCHEDULE_NONE,
         xla::CustomCallApiVersion::API_VERSION_TYPED_FFI);
-    const bool two = gradient_ && !pools;
-    xla::XlaOp first = two ? xla::GetTupleElement(outputs, 0) : outputs;
+    xla::XlaOp first = xla::GetTupleElement(outputs, 0);
     for (const auto& [axis, size] : true_sizes) first = xla::SetDimensionSize(first, size, axis);
     context->SetOutput(0, first);
     if (two) context->SetOutput(1, xla::GetTupleElement(outputs, 1));

@@ -1,8 +1,10 @@
 // XLA FFI handlers: what the libraries for the CPU and for CUDA have in common.
 //
 // The targets of the kernel Some are
-//   keras_learnact.Some      x, params, [key] -> y                              pooling: x -> y
-//   keras_learnact.SomeGrad  x, params, [key], dy -> dx, dparams                x, dy -> dx
+//   keras_learnact.Some      x, params, [key] -> y, none             pooling: x -> y, none
+//   keras_learnact.SomeGrad  x, params, [key], dy -> dx, dparams              x, dy -> dx, none
+// where none is an empty array: until 2025 XLA ended the process when a call with attributes gave
+// one array, which was all that a program gave, and there was a concatenation in the program,
 // with the attributes axis: i64 and settings: array<i64>. Calls may come from a file: every shape,
 // type and number is checked.
 //
@@ -81,7 +83,7 @@ bool ReadCall(const Kernel& kernel, bool gradient, const ffi::RemainingArgs& arg
               Error* error) {
   const char* name = kernel.name;
   const int num_args = 1 + (kernel.pools ? 0 : 1) + (kernel.random ? 1 : 0) + (gradient ? 1 : 0);
-  const int num_rets = gradient && !kernel.pools ? 2 : 1;
+  const int num_rets = 2;
   if (static_cast<int>(args.size()) != num_args || static_cast<int>(rets.size()) != num_rets) {
     return error->Say("%s%s takes %d arrays and gives %d. Received: %d and %d", name,
                       gradient ? "Grad" : "", num_args, num_rets, static_cast<int>(args.size()),

@@ -345,12 +345,14 @@ def _ffi_call(*operands, name, settings, axis, gradient, reuse):
         types = [x.update(shape=tuple(n // settings[0] if i == axis else n for i, n in sizes))]
     else:
         types = [x]
+    none = [] if len(types) == 2 else [jax.ShapeDtypeStruct((0,), np.float32)]
     call = jax.ffi.ffi_call(
         _target(name, gradient),
-        [t.update(weak_type=False) for t in types],
+        [t.update(weak_type=False) for t in types] + none,
         input_output_aliases={len(operands) - 1 if gradient else 0: 0} if reuse else None,
     )
-    return tuple(call(*operands, axis=np.int64(axis), settings=np.array(settings, np.int64)))
+    results = call(*operands, axis=np.int64(axis), settings=np.array(settings, np.int64))
+    return tuple(results[: len(types)])
 
 
 def _type(array):

@@ -537,25 +537,31 @@ def _module(target, axis, settings, arguments, results, pooled, platforms):
                 body.append(f"%s{i} = stablehlo.constant dense<> : {vector}")
             names.append(f"%s{i}")
             types.append(vector)
+    given = list(result_types)
+    if len(given) == 1:  # handlers give two arrays, see custom_ops/runtime/xla_handlers.h
+        given.append("tensor<0xf32>")
+        if dynamic:
+            body.append("%none = stablehlo.constant dense<0> : tensor<1xi32>")
+            names.append("%none")
+            types.append("tensor<1xi32>")
     attributes = [
         "api_version = 4 : i32",
         f"backend_config = {{axis = {axis} : i64, settings = array<i64"
         f"{': ' if settings else ''}{', '.join(map(str, settings))}>}}",
         f"operand_layouts = [{', '.join(_layout(t) for t in types)}]",
-        f"result_layouts = [{', '.join(_layout(t) for t in result_types)}]",
+        f"result_layouts = [{', '.join(_layout(t) for t in given)}]",
     ]
     if dynamic:
         indices = list(range(len(arguments), len(names)))
         attributes.append(
             f"indices_of_shape_operands = dense<{indices}> : tensor<{len(indices)}xi64>"
         )
-    many = len(results) > 1
-    outputs = [f"%y#{i}" for i in range(len(results))] if many else ["%y"]
+    outputs = [f"%y#{i}" for i in range(len(results))]
     joined = ", ".join(result_types)
     body.append(
-        f"%y{f':{len(results)}' if many else ''} = stablehlo.custom_call @{target}"
+        f"%y:{len(given)} = stablehlo.custom_call @{target}"
         f"({', '.join(names)}) {{{', '.join(attributes)}}} : ({', '.join(types)}) -> "
-        + (f"({joined})" if many else joined)
+        f"({', '.join(given)})"
     )
     body.append(f"return {', '.join(outputs)} : {joined}")
     lines = "\n".join(f"    {line}" for line in body)
