@@ -385,7 +385,9 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
     far = ops.where(spread | first, until_reach, far)
 
     def until(growth):
-        return exponent / ops.maximum(growth, exponent / far)
+        # No quotient by the reciprocal of `far`: the cube of that, in a second derivative, is 0.
+        ends = growth > exponent / far
+        return ops.where(ends, exponent / ops.where(ends, growth, 1.0), far)
 
     joint = 1 - _rise(position - 1)
     start = -until(joint * ops.maximum(-fast, -slow))
