@@ -111,9 +111,9 @@ def test_curve_equals_the_layer(cls, sharing):
         "unit": np.arange(160).reshape(4, 5, 8),
     }[sharing]
     x = np.broadcast_to(points[:, None, None, None], (7, 4, 5, 8))
-    # The same arithmetic, but vectorised over another shape.
+    # The layer may run its kernel, the curve runs the formula: float32 sums in another order.
     np.testing.assert_allclose(
-        call(layer, x), curve[of_element].transpose(3, 0, 1, 2), rtol=1e-5, atol=1e-6
+        call(layer, x), curve[of_element].transpose(3, 0, 1, 2), rtol=1e-4, atol=1e-5
     )
 
 
