@@ -5,6 +5,9 @@ PYTHON ?= python3
 # make test TENSORFLOW='tensorflow[and-cuda]'
 TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),tensorflow-cpu,tensorflow)
 
+# For a GPU: make test-gpu JAX='jax[cuda13]'
+JAX ?= jax
+
 # Minor versions of TensorFlow, and JAX, on which `make test-portable` tries one wheel.
 PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax
 
@@ -12,7 +15,7 @@ on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-jax kernels test-portable sanitize bench lint format wheel venv clean
+.PHONY: help demo test test-jax kernels test-portable sanitize bench test-gpu bench-gpu lint format wheel venv clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +47,16 @@ bench: kernels .venv-jax/ready ## Measure speed and memory as ratios (TORCH_PYTH
 	@$(on_jax) -m benchmarks.activations
 	@$(on_jax) -m benchmarks.training_step
 
+test-gpu: .venv-jax/ready ## Test the kernels on a GPU, with JAX and, if it is there for GPUs, TensorFlow
+	@.venv-jax/bin/python custom_ops/build.py
+	@$(on_jax) -m tests.gpu.check
+	@if [ -e .venv/ready ] && $(on_tensorflow) -c 'import sys, tensorflow as tf; \
+	  sys.exit(not tf.test.is_built_with_cuda())'; then $(on_tensorflow) -m tests.gpu.check; fi
+
+bench-gpu: .venv-jax/ready ## Measure the kernels' speed on a GPU, beside KAT's kernels if installed
+	@.venv-jax/bin/python custom_ops/build.py
+	@$(on_jax) -m benchmarks.gpu
+
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -65,7 +78,7 @@ clean: ## Remove what make made, the installed packages too
 	$(call install,.venv,$(TENSORFLOW))
 
 .venv-jax/ready: pyproject.toml
-	$(call install,.venv-jax,jax)
+	$(call install,.venv-jax,$(JAX))
 
 # $(call portable,PACKAGE): the program in an environment with the wheel and this package
 define portable
