@@ -9,7 +9,7 @@ TENSORFLOW ?= $(if $(filter Linux/x86_64,$(shell uname -s)/$(shell uname -m)),te
 JAX ?= jax
 
 # Minor versions of TensorFlow, and JAX, on which `make test-portable` tries one wheel.
-PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax
+PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax~=0.5.0 jax
 
 on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
@@ -57,6 +57,10 @@ bench-gpu: .venv-jax/ready ## Measure the kernels' speed on a GPU, beside KAT's 
 	@.venv-jax/bin/python custom_ops/build.py
 	@$(on_jax) -m benchmarks.gpu
 
+bazel: kernels ## Build custom_ops and run its tests with Bazel 4 (Debian's bazel-bootstrap)
+	@bazel test --repo_env=PYTHON_BIN_PATH=$(CURDIR)/.venv/bin/python $(BAZEL_FLAGS) \
+	  //custom_ops/... //tests/native/...
+
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -72,7 +76,7 @@ wheel: .venv/ready ## Build the package into dist/, for many versions of TensorF
 venv: .venv/ready ## Install what all of this needs into .venv (done by itself when missing)
 
 clean: ## Remove what make made, the installed packages too
-	rm -rf .venv .venv-jax build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-jax .venv-portable build bazel-* dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 .venv/ready: pyproject.toml
 	$(call install,.venv,$(TENSORFLOW))
@@ -82,7 +86,8 @@ clean: ## Remove what make made, the installed packages too
 
 # $(call portable,PACKAGE): the program in an environment with the wheel and this package
 define portable
-{ folder=$$PWD/.venv-portable/$(1); backend=tensorflow; [ $(1) != jax ] || backend=jax; \
+{ folder=$$PWD/.venv-portable/$(1); backend=tensorflow; \
+  case $(1) in jax*) backend=jax;; esac; \
   echo "--- $(1)"; \
   { [ -e $$folder/ready ] || { $(PYTHON) -m venv $$folder && \
     $$folder/bin/python -m pip install --quiet --disable-pip-version-check "$(1)" dist/*.whl && \

@@ -157,27 +157,29 @@ def compiler():
     raise Skip("there is no C++ compiler: none of c++, g++, clang++ is on the PATH, CXX is not set")
 
 
-def core(builder, cxx, extra=(), folder="core"):
+def core(builder, cxx, extra=(), folder="core", targets=TARGETS):
     """The loops of every kernel for every target, and what they need: a list of futures."""
     flags = [*FLAGS, *extra]
     objects = []
     for name, header in kernels().items():
-        for target, machine in TARGETS.items():
+        for target in targets:
+            machine = TARGETS[target]
             objects.append(
                 builder.object(
                     f"{folder}/{header.stem}.{target}",
                     cxx,
                     SOURCES / "cpu.cc",
-                    [*flags, *machine, *_kernel_flags(name, header, target)],
+                    [*flags, *machine, *kernel_flags(name, header, target)],
                 )
             )
-    for name in ("pool", "dispatch"):
+    # Dispatch knows all targets.
+    for name in ("pool", "dispatch") if list(targets) == list(TARGETS) else ("pool",):
         source = SOURCES / "runtime" / f"{name}.cc"
         objects.append(builder.object(f"{folder}/{name}", cxx, source, flags))
     return objects
 
 
-def _kernel_flags(name, header, target):
+def kernel_flags(name, header, target):
     return [
         f"-DKLA_KERNEL={name}",
         f'-DKLA_HEADER="kernels/{header.name}"',
@@ -328,7 +330,7 @@ def cuda_core(builder, cxx, home):
             f"cuda/{header.stem}",
             [nvcc],
             SOURCES / "cuda.cu",
-            [*flags, *_kernel_flags(name, header, "cuda")],
+            [*flags, *kernel_flags(name, header, "cuda")],
         )
         for name, header in kernels().items()
     ]
@@ -336,18 +338,31 @@ def cuda_core(builder, cxx, home):
 
 def _portable(builder, cxx):
     """Flags for a library that runs on systems older than this one, and beside any C++ library."""
-    exports = builder.folder / "exports"
-    exports.parent.mkdir(parents=True, exist_ok=True)
-    text = "{ global: keras_learnact_*; local: *; };"
-    if not exports.exists() or exports.read_text() != text:
-        exports.write_text(text)
-    flags = ["-static-libstdc++", f"-Wl,--version-script={exports}"]
-    if platform.machine() in ("x86_64", "aarch64") and platform.libc_ver()[0] == "glibc":
+    flags = ["-static-libstdc++", f"-Wl,--version-script={SOURCES / 'exports.lds'}"]
+    if wrapped():
         source = SOURCES / "runtime" / "old_glibc.cc"
         flags.append(builder.object("old_glibc", cxx, source, FLAGS).result())
-        functions = re.findall(r"^KLA_OLD\((\w+)\);", source.read_text(), re.MULTILINE)
-        flags += [f"-Wl,--wrap={name}" for name in functions]
-    return flags
+    return flags + wrapped()
+
+
+def wrapped():
+    """Flags that send calls to runtime/old_glibc.cc, where this is of use."""
+    if platform.machine() not in ("x86_64", "aarch64") or platform.libc_ver()[0] != "glibc":
+        return []
+    text = (SOURCES / "runtime" / "old_glibc.cc").read_text()
+    return [f"-Wl,--wrap={f}" for f in re.findall(r"^KLA_OLD\((\w+)\);", text, re.MULTILINE)]
+
+
+def describe():
+    """What the rules for Bazel (installed.bzl) take from here: a dict."""
+    return {
+        "FLAGS": [flag for flag in FLAGS if not flag.startswith(("-I", "-O"))],
+        "TARGETS": TARGETS,
+        "KERNELS": {name: header.name for name, header in kernels().items()},
+        "LINK": [*LINK, "-static-libstdc++", *wrapped()],
+        "FFI_HEADERS": str(ffi_headers()),
+        "PYTHON": sys.executable,
+    }
 
 
 def _link(builder, cxx, library, objects, flags):
@@ -545,12 +560,16 @@ def main():
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", default=OUT, metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--describe", action="store_true", help="print the flags; for Bazel")
     parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
     arguments = parser.parse_args()
     unknown = set(arguments.libraries) - set(LIBRARIES)
     if unknown:
         parser.error(f"libraries are {', '.join(LIBRARIES)}. Received: {', '.join(unknown)}")
     try:
+        if arguments.describe:
+            print(json.dumps(describe()))
+            return
         build(arguments.out, arguments.libraries or None)
     except BuildError as error:
         print(error, file=sys.stderr)

@@ -64,6 +64,14 @@ def main():
         same([function(X).numpy()], formulas[:1], "graph")
         same([tf.function(function, jit_compile=True)(X).numpy()], formulas[:1], "graph in XLA")
         assert set(traced) == {"kernel"}, traced
+    else:
+        import jax
+
+        layer = activations()[0]
+        layer.build((None, 8))
+        values = [v.value for v in layer.trainable_variables]
+        function = jax.jit(lambda values, x: layer.stateless_call(values, [], x)[0])
+        same([function(values, X)], formulas[:1], "jit")
     for jit_compile in (False, True):
         same(trained(jit_compile), expected, f"fit(jit_compile={jit_compile})")
 

@@ -26,6 +26,7 @@ SANITIZERS = {
     "threads": ["-fsanitize=thread"],
     "fork": [],
 }
+SANITIZERS["cuda"] = SANITIZERS["fuzz"]
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "abort_on_error=1:print_stacktrace=1",
@@ -38,18 +39,30 @@ def build(test):
     cxx = builder.compiler()
     flags = SANITIZERS[test]
     extra = [*flags, "-O1", "-g1", "-fno-omit-frame-pointer"] if flags else []
+    compile_flags = [*builder.FLAGS, *extra, f"-I{HERE}"]
+    folder = f"native/core-{'fuzz' if test == 'cuda' else test}" if flags else "core"
     with builder.alone(), builder.Builder() as b:
-        main = b.object(
-            f"native/{test}", cxx, HERE / f"{test}.cc", [*builder.FLAGS, *extra, f"-I{HERE}"]
-        )
-        folder = f"native/core-{test}" if flags else "core"
-        objects = [o.result() for o in [main, *builder.core(b, cxx, extra, folder)]]
+        if test == "cuda":
+            emulated = [*compile_flags, "-include", HERE / "cuda_emulation.h"]
+            objects = [b.object("native/cuda", cxx, HERE / "cuda_emulation_test.cc", emulated)]
+            for name, header in builder.kernels().items():
+                language = [*builder.kernel_flags(name, header, "cuda"), "-x", "c++"]
+                source = builder.SOURCES / "cuda.cu"
+                objects.append(
+                    b.object(f"native/cuda-{header.stem}", cxx, source, emulated + language)
+                )
+            targets = ["baseline"]
+        else:
+            objects = [b.object(f"native/{test}", cxx, HERE / f"{test}.cc", compile_flags)]
+            targets = builder.TARGETS
+        objects += builder.core(b, cxx, extra, folder, targets)
+        objects = [o.result() for o in objects]
         program = b.folder / "native" / test
         return b.run([*cxx, *objects, *flags, "-pthread", "-o", program], program, objects)
 
 
 def main(arguments):
-    tests = [arguments] if arguments else [["fuzz"], ["threads"], ["fork"]]
+    tests = [arguments] if arguments else [[name] for name in SANITIZERS]
     for name, *rest in tests:
         if name not in SANITIZERS:
             sys.exit(__doc__)
