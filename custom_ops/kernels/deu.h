@@ -286,7 +286,7 @@ HOST_DEVICE DeuUnit<R> MakeDeuUnit(R a, R b, R c, R c1, R c2, double epsilon,
                  R(Bounds::kFarSpread));
   }
   const auto until = [&](const R& growth) {
-    return R(exponent) / Larger(growth, R(exponent) / far);
+    return ValueOf(growth) > exponent / ValueOf(far) ? R(exponent) / growth : far;
   };
   const R joint = 1.0 - DeuRise(position - one);
   unit.start = unit.linear ? R(-kLargest) : -until(joint * Larger(-fast, -slow));
