@@ -119,9 +119,10 @@ class XlaKernel : public tensorflow::XlaOpKernel {
     const xla::Shape none = xla::ShapeUtil::MakeShape(xla::F32, {0});
     const xla::Shape result =
         xla::ShapeUtil::MakeTupleShape({gradient_ ? shapes[0] : y, two ? shapes[1] : none});
+    const std::string target =
+        absl::StrCat("keras_learnact.", type_string().substr(sizeof(kPrefix) - 1));
     const xla::XlaOp outputs = xla::CustomCallWithLayout(
-        context->builder(), absl::StrCat("keras_learnact.", type_string().substr(sizeof(kPrefix) - 1)),
-        operands, result, shapes,
+        context->builder(), target, operands, result, shapes,
         absl::StrCat("{axis = ", axis_, " : i64, settings = array<i64",
                      settings_.empty() ? "" : ": ", absl::StrJoin(settings_, ", "), ">}"),
         /*has_side_effect=*/false, places, /*literal=*/nullptr,
