@@ -39,14 +39,14 @@ def partitions(sample):
         assert_same_bits(got[:2], expected[:2])
         # two sums instead of one
         assert_close(got[2:], expected[2:], 1e-5)
-        for part in got[:2]:
-            assert part.sharding.spec[axis] == "devices", part.sharding
         hlo = compiled(f, *arrays)
         found = calls(hlo)
         if sample.key is not None and axis == 2:
             # Draws follow the order of elements: a part that is not contiguous is gathered.
             assert found[f"{sample.name}Grad"][0] == "6,5,8"
             continue
+        for part in got[:2]:
+            assert part.sharding.spec[axis] == "devices", part.sharding
         whole = (3, 5, 8) if axis == 0 else (6, 5, 4)
         assert found[f"{sample.name}Grad"][0] == ",".join(map(str, whole)), found
         assert "all-gather" not in hlo
@@ -109,8 +109,8 @@ def shard_map(sample):
 
 def explicit(sample):
     """A mesh whose axes are part of the arrays' types."""
-    if not hasattr(jax.sharding, "AxisType"):
-        return
+    if jax.__version_info__ < (0, 9):
+        return  # a psum inside of a partitioned call does not compile in such a mesh
     mesh = jax.make_mesh((2,), ("devices",), axis_types=(jax.sharding.AxisType.Explicit,))
     f = sample.function()
     arrays = sample.arrays()
