@@ -486,12 +486,14 @@ def alone():
         yield
 
 
-def build(out=OUT, libraries=None):
+def build(out=OUT, libraries=None, optional=()):
     """Builds libraries into the folder `out`.
 
     Args:
         out: the folder.
         libraries: names in `LIBRARIES`, each of which must be built. Default: those that can be.
+        optional: names whose code need not compile. The library `native` is written for some
+            versions of TensorFlow and fits no other, and without it there is a longer way.
 
     Raises:
         BuildError: code does not compile, or a library that was asked for cannot be built.
@@ -510,7 +512,15 @@ def build(out=OUT, libraries=None):
                 except Skip as skip:
                     not_built[name] = str(skip)
             core_objects += core(builder, cxx) if links else []
-            built = {name: link() for name, link in links.items()}
+            built = {}
+            for name, link in links.items():
+                try:
+                    built[name] = link()
+                except BuildError as error:
+                    if name not in optional:
+                        raise
+                    print(error, file=sys.stderr, flush=True)
+                    not_built[name] = f"it did not compile (python custom_ops/build.py {name})"
             for name, file in built.items():
                 _install(file, out / FILES[name])
             _note_checksums(out, built)
