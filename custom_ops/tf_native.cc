@@ -173,7 +173,7 @@ KLA_EXPORT const char* keras_learnact_tf_native_built_for() {
 }
 
 // Of this library's functions: another number where another Python module is needed.
-KLA_EXPORT int keras_learnact_tf_native_interface() { return 1; }
+KLA_EXPORT int keras_learnact_tf_native_interface() { return kInterface; }
 
 KLA_EXPORT int keras_learnact_tf_native_kernels() { return sizeof(kNames) / sizeof(kNames[0]); }
 

@@ -118,7 +118,7 @@ using namespace keras_learnact;
 #define KLA_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Of these functions and of the handlers: another number where another Python module is needed.
-KLA_EXPORT int keras_learnact_cuda_interface() { return 1; }
+KLA_EXPORT int keras_learnact_cuda_interface() { return kInterface; }
 
 KLA_EXPORT int keras_learnact_cuda_kernels() { return kNumKernels; }
 

@@ -9,6 +9,10 @@
 
 namespace keras_learnact {
 
+// Raised with every change of what the libraries' callers see, functions, ops or handlers, and with
+// it INTERFACE in keras_learnact/kernels/library.py: a library of another version is not used.
+constexpr int kInterface = 2;
+
 // Of the input, the output and their gradients. Parameters and their gradients are float64 for
 // float64, else float32, and so is the arithmetic.
 enum class DType { kFloat32, kFloat64, kFloat16, kBFloat16 };

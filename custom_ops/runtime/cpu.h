@@ -26,7 +26,8 @@
 namespace keras_learnact::KLA_TARGET {
 
 constexpr int64_t kItem = 16384;   // elements of an item, about
-constexpr int64_t kRows = 8;        // rows of a strip in columns; divides kStrip
+constexpr int64_t kRows = 4;        // rows of a strip in columns; divides kStrip
+constexpr int64_t kAhead = 8;       // so many vectors or rows ahead, x and dy are fetched
 constexpr int64_t kStrip = 256;    // vectors after which a sum in float is added to one in double
 constexpr int kMaxPrepared = 72;  // of any formula
 constexpr int64_t kInline = 16384;  // below this many elements other threads are not worth waking
@@ -85,14 +86,15 @@ class Strips {
   int prepared = 0;  // numbers of each group after Prepare
   virtual void Prepare(const T* params, T* p) const = 0;
   virtual void Finish(const T* params, const double* dp, T* dparams) const = 0;
-  // `steps` vectors, `stride` elements apart. `index` is the first element's, for random numbers.
-  // p: [prepared]. To dp, [prepared], the gradient of p is added; to sums, [prepared][lanes], that
-  // of elements whose plain arithmetic might overflow.
-  virtual void Forward(const V* p, const T* x, T* y, int64_t steps, int64_t stride, int64_t index,
-                       int64_t index_stride, const uint32_t* key) const = 0;
-  virtual void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
-                        int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
-                        double* sums) const = 0;
+  // `tiles` neighbouring strips of `steps` vectors, `stride` elements apart. `index` is the first
+  // element's, for random numbers. p: [tiles][prepared]. To dp, [tiles][prepared], the gradient of
+  // p is added; to sums, [tiles][prepared][lanes], that of elements whose plain arithmetic might
+  // overflow.
+  virtual void Forward(const V* p, const T* x, T* y, int64_t tiles, int64_t steps, int64_t stride,
+                       int64_t index, int64_t index_stride, const uint32_t* key) const = 0;
+  virtual void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t tiles, int64_t steps,
+                        int64_t stride, int64_t index, int64_t index_stride, const uint32_t* key,
+                        V* dp, double* sums) const = 0;
 
  protected:
   ~Strips() = default;
@@ -113,48 +115,56 @@ class StripsOf final : public Strips<T> {
     f_.Finish(params, dp, dparams);
   }
 
-  void Forward(const V* p, const T* x, T* y, int64_t steps, int64_t stride, int64_t index,
-               int64_t index_stride, const uint32_t* key) const override {
+  void Forward(const V* p, const T* x, T* y, int64_t tiles, int64_t steps, int64_t stride,
+               int64_t index, int64_t index_stride, const uint32_t* key) const override {
     const Formula f = f_;
-    V q[kMax];  // a copy: no store into y can change it, so it stays in registers
-    WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k]; });
-    const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};  // likewise
-    for (int64_t i = 0; i < steps; ++i) {
-      for (; i < steps; ++i) {
-        Prefetch(x, (i + kRows) * stride);
-        const V x_ = V::Load(x + i * stride);
-        if (!AllUsual(f, q, x_)) break;
-        f.template Forward<V>(q, x_, At(i, index, index_stride, words)).Store(y + i * stride);
+    const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};  // a copy, as of p below
+    for (; tiles > 0; --tiles) {
+      V q[kMax];  // a copy: no store into y can change it, so it stays in registers
+      WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k]; });
+      for (int64_t i = 0; i < steps; ++i) {
+        for (; i < steps; ++i) {
+          Prefetch(x, (i + kAhead) * stride);
+          const V x_ = V::Load(x + i * stride);
+          if (!AllUsual(f, q, x_)) break;
+          f.template Forward<V>(q, x_, At(i, index, index_stride, words)).Store(y + i * stride);
+        }
+        // Outside of the loop: no call in it takes its registers away.
+        if (i < steps) {
+          CarefulForward(p, x + i * stride, y + i * stride, At(i, index, index_stride, key));
+        }
       }
-      // Outside of the loop: no call in it takes its registers away.
-      if (i < steps) {
-        CarefulForward(p, x + i * stride, y + i * stride, At(i, index, index_stride, key));
-      }
+      p += f.prepared();
+      x += kLanes, y += kLanes, index += kLanes;
     }
   }
 
-  void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t steps, int64_t stride,
-                int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
+  void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t tiles, int64_t steps,
+                int64_t stride, int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
                 double* sums) const override {
     const Formula f = f_;
-    V q[kMax], dq[kMax];
-    WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k], dq[k] = dp[k]; });
     const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};
-    for (int64_t i = 0; i < steps; ++i) {
-      for (; i < steps; ++i) {
-        Prefetch(x, (i + kRows) * stride);
-        Prefetch(dy, (i + kRows) * stride);
-        const V x_ = V::Load(x + i * stride), dy_ = V::Load(dy + i * stride);
-        if (!AllUsual(f, q, x_)) break;
-        f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, words))
-            .Store(dx + i * stride);
+    for (; tiles > 0; --tiles) {
+      V q[kMax], dq[kMax];
+      WrittenOut<kMax>(f.prepared(), [&](int k) { q[k] = p[k], dq[k] = dp[k]; });
+      for (int64_t i = 0; i < steps; ++i) {
+        for (; i < steps; ++i) {
+          Prefetch(x, (i + kAhead) * stride);
+          Prefetch(dy, (i + kAhead) * stride);
+          const V x_ = V::Load(x + i * stride), dy_ = V::Load(dy + i * stride);
+          if (!AllUsual(f, q, x_)) break;
+          f.template Backward<V>(q, x_, dy_, dq, At(i, index, index_stride, words))
+              .Store(dx + i * stride);
+        }
+        if (i < steps) {
+          CarefulBackward(p, x + i * stride, dy + i * stride, dx + i * stride,
+                          At(i, index, index_stride, key), sums);
+        }
       }
-      if (i < steps) {
-        CarefulBackward(p, x + i * stride, dy + i * stride, dx + i * stride,
-                        At(i, index, index_stride, key), sums);
-      }
+      WrittenOut<kMax>(f.prepared(), [&](int k) { dp[k] = dq[k]; });
+      p += f.prepared(), dp += f.prepared(), sums += f.prepared() * kLanes;
+      x += kLanes, dy += kLanes, dx += kLanes, index += kLanes;
     }
-    WrittenOut<kMax>(f.prepared(), [&](int k) { dp[k] = dq[k]; });
   }
 
  private:
@@ -282,7 +292,7 @@ class Cpu {
   // Into how many blocks of rows: enough items for the threads, each not too small.
   static int64_t Blocks(int64_t items, int64_t rows, int64_t width) {
     const int64_t most = Clamp(CeilDiv(rows * width, kItem), 1, rows < 1 ? 1 : rows);
-    return Clamp(CeilDiv(128, items < 1 ? 1 : items), 1, most);
+    return Clamp(CeilDiv(64, items < 1 ? 1 : items), 1, most);
   }
 
   template <typename F>
@@ -343,7 +353,7 @@ class Cpu {
     T x_[kLanes] = {}, out_[kLanes];
     memcpy(x_, x, lanes * sizeof(T));
     if constexpr (!kBackward) {
-      f_.Forward(p, x_, out_, 1, kLanes, first_ + index, 0, key_);
+      f_.Forward(p, x_, out_, 1, 1, kLanes, first_ + index, 0, key_);
     } else {
       T dy_[kLanes] = {};
       memcpy(dy_, dy, lanes * sizeof(T));
@@ -351,7 +361,7 @@ class Cpu {
       double all[kMaxPrepared * kLanes];
       for (int k = 0; k < prepared_; ++k) dp[k] = V(0.0);
       for (int i = 0; i < prepared_ * kLanes; ++i) all[i] = 0;
-      f_.Backward(p, x_, dy_, out_, 1, kLanes, first_ + index, 0, key_, dp, all);
+      f_.Backward(p, x_, dy_, out_, 1, 1, kLanes, first_ + index, 0, key_, dp, all);
       Flush(dp, all);
       for (int k = 0; k < prepared_; ++k) {
         for (int l = 0; l < lanes; ++l) sums[k * kLanes + l] += all[k * kLanes + l];
@@ -398,10 +408,10 @@ class Cpu {
           to = out + at;
         }
         if constexpr (kBackward) {
-          f_.Backward(p, from, dy_from, to, full, kLanes, first_ + at, kLanes, key_, dp, sums);
+          f_.Backward(p, from, dy_from, to, 1, full, kLanes, first_ + at, kLanes, key_, dp, sums);
           Flush(dp, sums);
         } else {
-          f_.Forward(p, from, to, full, kLanes, first_ + at, kLanes, key_);
+          f_.Forward(p, from, to, 1, full, kLanes, first_ + at, kLanes, key_);
         }
         if (rest > 0) {
           const int64_t done = full * kLanes;
@@ -488,26 +498,19 @@ class Cpu {
         dy_from = kBackward ? dy + at : nullptr;
         to = out + at;
       }
-      for (int64_t column = 0; column < used; column += kLanes) {
-        const V* tile_p = p.get() + column / kLanes * prepared_;
-        double* tile_sums = kBackward ? sums.get() + column * prepared_ : nullptr;
-        const T* tile_dy = kBackward ? dy_from + column : nullptr;
-        if (used - column >= kLanes) {
-          if constexpr (kBackward) {
-            f_.Backward(tile_p, from + column, tile_dy, to + column, count, stride,
-                        first_ + at + column, stride_, key_,
-                        dp.get() + column / kLanes * prepared_, tile_sums);
-          } else {
-            f_.Forward(tile_p, from + column, to + column, count, stride, first_ + at + column,
-                       stride_, key_);
-          }
-        } else {
-          for (int64_t i = 0; i < count; ++i) {
-            Part<kBackward>(tile_p, from + column + i * stride,
-                            kBackward ? tile_dy + i * stride : nullptr, to + column + i * stride,
-                            static_cast<int>(used - column), at + column + i * stride_, tile_sums);
-          }
-        }
+      const int64_t full = used / kLanes, column = full * kLanes;
+      if constexpr (kBackward) {
+        f_.Backward(p.get(), from, dy_from, to, full, count, stride, first_ + at, stride_, key_,
+                    dp.get(), sums.get());
+      } else {
+        f_.Forward(p.get(), from, to, full, count, stride, first_ + at, stride_, key_);
+      }
+      for (int64_t i = 0; i < count && column < used; ++i) {
+        const int64_t there = column + i * stride;
+        Part<kBackward>(p.get() + full * prepared_, from + there,
+                        kBackward ? dy_from + there : nullptr, to + there,
+                        static_cast<int>(used - column), at + column + i * stride_,
+                        kBackward ? sums.get() + column * prepared_ : nullptr);
       }
       if constexpr (kConvert) {
         for (int64_t i = 0; i < count; ++i) {

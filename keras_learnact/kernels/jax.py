@@ -35,7 +35,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from keras_learnact import kernels
 from keras_learnact.kernels import library
 
-INTERFACE = 1  # of the libraries' functions and handlers, as custom_ops/xla_ffi.cc gives it
 OLDEST = (0, 5, 0)  # jax.ffi is new there
 ON_CUDA = "Layers run their formulas in keras.ops where JAX runs on CUDA."
 ANEW = "Build it anew: python custom_ops/build.py."
@@ -157,11 +156,7 @@ def _open(name, instead):
     """The library and "", or None and why not, with a warning."""
     loaded, why = library.open_library(name)
     if loaded is not None:
-        try:
-            interface = getattr(loaded, f"keras_learnact_{name}_interface")()
-        except AttributeError:
-            interface = None
-        if interface != INTERFACE:
+        if not library.fits(loaded, name):
             why = f"{loaded._name} is of another version of keras_learnact. {ANEW}"
     if why:
         kernels.warn(why, instead)

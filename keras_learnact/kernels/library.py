@@ -8,6 +8,7 @@ import struct
 
 from keras_learnact import kernels
 
+INTERFACE = 2  # kInterface in custom_ops/runtime/call.h
 FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib")
 
 
@@ -51,6 +52,14 @@ def open_library(name):
         except OSError as e:
             why = str(e)
     return None, f"{file} cannot be loaded: {why}."
+
+
+def fits(loaded, name):
+    """Whether an open library has the functions, ops and handlers that this package calls."""
+    try:
+        return getattr(loaded, f"keras_learnact_{name}_interface")() == INTERFACE
+    except AttributeError:
+        return False
 
 
 def damage(name):

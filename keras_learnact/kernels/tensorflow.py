@@ -23,8 +23,6 @@ import tensorflow as tf
 from keras_learnact import kernels
 from keras_learnact.kernels import library
 
-INTERFACE = 1  # of the libraries' functions and ops, as custom_ops/tf_ops.cc gives it
-HANDLERS = 1  # the same of custom_ops/xla_ffi.cc
 DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
 
 _kernels = {}  # by name: _Kernel
@@ -194,7 +192,7 @@ def _load_ops(name):
     if why:
         return f"{file} cannot be loaded: {why}."
     loaded = ctypes.CDLL(file)
-    if _interface(loaded, name) != INTERFACE:
+    if not library.fits(loaded, name):
         return _other_version(file)
     loaded.keras_learnact_tf_errors.restype = ctypes.c_char_p
     loaded.keras_learnact_tf_target.restype = ctypes.c_char_p
@@ -224,7 +222,7 @@ def _load_handlers(name):
     loaded, why = library.open_library(name)
     if why:
         return why
-    if _interface(loaded, name) != HANDLERS or not set(_kernels) <= set(_names(loaded, name)):
+    if not library.fits(loaded, name) or not set(_kernels) <= set(_names(loaded, name)):
         return _other_version(library.path(name))
     register = getattr(loaded, f"keras_learnact_{name}_register")
     register.argtypes = [ctypes.c_void_p]
@@ -253,7 +251,7 @@ def _load_native(name):
             why = str(error)
     if why:
         return f"{file} cannot be loaded: {why}."
-    if _interface(loaded, name) != INTERFACE or not set(_kernels) <= set(_names(loaded, name)):
+    if not library.fits(loaded, name) or not set(_kernels) <= set(_names(loaded, name)):
         return _other_version(file)
     _loaded[name] = loaded
     loaded.keras_learnact_tf_native_register(0)
@@ -271,13 +269,6 @@ def _load_native(name):
 def _has_gpu_kernels():
     """Whether the library tf_native was built with CUDA's headers."""
     return hasattr(_loaded["tf_native"], "keras_learnact_tf_native_register_gpu")
-
-
-def _interface(loaded, name):
-    try:
-        return getattr(loaded, f"keras_learnact_{name}_interface")()
-    except AttributeError:
-        return None
 
 
 def _names(loaded, name):

@@ -135,7 +135,13 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
 
     @property
     def path(self):
-        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why."""
+        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why.
+
+        Keras' own `path`, a layer's place in its model, is the key by which a `DTypePolicyMap` is
+        asked. A layer that has one keeps that meaning.
+        """
+        if isinstance(self._dtype_policy, keras.dtype_policies.DTypePolicyMap):
+            return super().path
         why = self._why_not(False) or self._why_not(True)
         return f"reference: {why}" if why else "kernel"
 

@@ -212,6 +212,15 @@ def test_a_mask_passes_through(cls):
 
 
 @every_activation
+def test_a_map_of_policies_is_asked_by_the_layers_place(cls):
+    policies = keras.dtype_policies.DTypePolicyMap()
+    policies["here"] = "mixed_bfloat16"
+    here, there = built(cls, name="here", dtype=policies), built(cls, name="there", dtype=policies)
+    assert (here.compute_dtype, there.compute_dtype) == ("bfloat16", "float32")
+    assert (here.path, there.path) == ("here", "there")
+
+
+@every_activation
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 def test_half_precision_is_computed_in_float32(cls, policy):
     compute = policy.removeprefix("mixed_")

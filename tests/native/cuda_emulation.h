@@ -65,14 +65,15 @@ inline int64_t most_blocks = 0;  // if not 0: a launch runs only its first and l
 // What a fiber waits for.
 enum Wait { kRunning, kBarrier, kVote, kShuffle, kDone };
 
-// Where to go on. swapcontext would ask the kernel at every switch.
+// Where to go on. swapcontext would ask the kernel at every switch, and so would what
+// AddressSanitizer does before a function that does not return.
 struct Point {
   void* buffer[5];
 };
-__attribute__((noinline, noreturn)) inline void GoTo(Point* point) {
+__attribute__((noinline, no_sanitize_address, noreturn)) inline void GoTo(Point* point) {
   __builtin_longjmp(point->buffer, 1);
 }
-__attribute__((noinline)) inline void Switch(Point* from, Point* to) {
+__attribute__((noinline, no_sanitize_address)) inline void Switch(Point* from, Point* to) {
   if (__builtin_setjmp(from->buffer) == 0) GoTo(to);
 }
 
@@ -133,7 +134,7 @@ inline void Body() {
   SwitchToScheduler(true);
 }
 
-__attribute__((noinline)) inline void Begin(Point* from, const ucontext_t* to) {
+__attribute__((noinline, no_sanitize_address)) inline void Begin(Point* from, const ucontext_t* to) {
   if (__builtin_setjmp(from->buffer) == 0) setcontext(to);
 }
 

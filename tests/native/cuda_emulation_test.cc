@@ -1,8 +1,8 @@
 // The loops for a GPU, run on the CPU (cuda_emulation.h), against the loops for the CPU: every
-// kernel, dtype, cut of the shape, alignment. Without arguments it takes a minute; it prints what it
+// kernel, dtype, cut of the shape, alignment. Without arguments it takes a minute or two; it prints what it
 // compared, and ends with 1 at the first difference.
 //
-//   cuda_emulation_test [ROUNDS [SEED]]      ROUNDS: of shapes at random, 150 by default
+//   cuda_emulation_test [ROUNDS [SEED]]      ROUNDS: of shapes at random, 20 by default
 //
 // It is linked from, with F = -std=c++17 -O1 -g1 -Icustom_ops -Itests/native, sanitizers as wanted,
 //   g++ $F -include tests/native/cuda_emulation.h -c tests/native/cuda_emulation_test.cc
@@ -16,6 +16,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "calls.h"
 #include "kernels/all.h"
@@ -83,15 +84,21 @@ void Write(double x, char* array, DType dtype, int64_t i) {
   }
 }
 
-// Numbers between -3 and 3; one in `special` is an edge, if that is not 0.
-void Fill(Exact* array, DType dtype, int64_t count, int64_t special, Random* random) {
+// Numbers between -3 and 3; of `special` ones, if that is not 0, one is an edge.
+void Fill(Exact* array, DType dtype, int64_t count, int64_t special, bool edges, Random* random) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  constexpr double kEdges[] = {0.0,       -0.0,       1.0,  -1.0, 1e30,  -1e30, kInfinity,
-                               -kInfinity, 1e-42,     1e9,  -1e9, 3e38,  60000, -60000,
+  constexpr double kEdges[] = {0.0,        -0.0,  1.0,  -1.0, 1e30, -1e30, kInfinity,
+                               -kInfinity, 1e-42, 1e9,  -1e9, 3e38, 60000, -60000,
                                std::numeric_limits<double>::quiet_NaN()};
+  // They need care, and neither they nor their powers are as large as numbers can be: where those
+  // cancel, a sum's order decides all.
+  constexpr double kLarge[] = {200, -200}, kLargest[] = {1e19, -1e19};
   for (int64_t i = 0; i < count; ++i) {
-    const double x = static_cast<double>(random->Below(6000001) - 3000000) / 1e6;
-    Write(special > 0 && random->OneIn(special) ? random->Of(kEdges) : x, array->get(), dtype, i);
+    double x = static_cast<double>(random->Below(6000001) - 3000000) / 1e6;
+    if (special > 0 && random->OneIn(special)) {
+      x = edges ? random->Of(kEdges) : random->Of(dtype == DType::kFloat64 ? kLargest : kLarge);
+    }
+    Write(x, array->get(), dtype, i);
   }
 }
 
@@ -105,7 +112,7 @@ double Epsilon(DType dtype) {
 // Small differences of larger terms are as good as those.
 bool Same(double a, double b, DType dtype) {
   return a == b || (isnan(a) && isnan(b)) ||
-         fabs(a - b) <= 4 * Epsilon(dtype) * (fmin(fabs(a), fabs(b)) + 4);
+         fabs(a - b) <= 16 * Epsilon(dtype) * (fmin(fabs(a), fabs(b)) + 4);
 }
 
 // What a call has.
@@ -185,6 +192,7 @@ void Poison(Exact* array, int64_t bytes) {
 
 void Compare(const CpuKernel& cpu, const CudaKernel& gpu, const Setup& setup, Shape shape,
              DType dtype, int64_t special, bool aligned, Random* random) {
+  const bool edges = random->OneIn(2);
   Call call;
   call.dtype = dtype;
   call.outer = shape.outer;
@@ -199,19 +207,19 @@ void Compare(const CpuKernel& cpu, const CudaKernel& gpu, const Setup& setup, Sh
   const int64_t p_count = call.groups * call.count, p_bytes = p_count * SizeOf(math);
   // malloc gives addresses that are aligned to 16.
   const int64_t shift = aligned ? 0 : SizeOf(dtype);
+  std::string settings;
+  for (const int64_t setting : setup.settings) settings += " " + std::to_string(setting);
   snprintf(current, sizeof(current),
-           "%s, first setting %lld of %lld, [%lld, %lld, %lld], %lld parameters, dtype %d, one in "
-           "%lld special, %s", gpu.name,
-           static_cast<long long>(setup.settings.empty() ? 0 : setup.settings[0]),
-           static_cast<long long>(call.num_settings), static_cast<long long>(shape.outer),
+           "%s, settings%s, [%lld, %lld, %lld], %lld parameters, dtype %d, one in %lld special, %s%s",
+           gpu.name, settings.c_str(), static_cast<long long>(shape.outer),
            static_cast<long long>(shape.groups), static_cast<long long>(shape.inner),
            static_cast<long long>(setup.count), static_cast<int>(dtype),
-           static_cast<long long>(special), aligned ? "aligned" : "not aligned");
+           static_cast<long long>(special), edges ? "edges, " : "", aligned ? "aligned" : "not aligned");
 
   Exact x(x_bytes, shift), dy(y_bytes, shift), params(p_bytes, 0);
-  Fill(&x, dtype, call.size() * pieces, special, random);
-  Fill(&dy, dtype, call.size(), 0, random);
-  Fill(&params, math, p_count, 0, random);
+  Fill(&x, dtype, call.size() * pieces, special, edges, random);
+  Fill(&dy, dtype, call.size(), 0, false, random);
+  Fill(&params, math, p_count, 0, false, random);
   uint32_t key[4];
   for (uint32_t& word : key) word = static_cast<uint32_t>(random->Bits());
   if (gpu.random && random->OneIn(2)) call.key_words = 4;
@@ -236,7 +244,10 @@ void Compare(const CpuKernel& cpu, const CudaKernel& gpu, const Setup& setup, Sh
   EXPECT(gpu.backward(call, x.get(), params.get(), key, dy.get(), dx_gpu.get(), dp_gpu.get(),
                       scratch.get(), nullptr, &error), "%s", error.text);
   CompareElements(all, true, dx, dx_gpu, call.size() * pieces);
-  CompareSums(dp, dp_gpu, math, p_count);
+  if (call.size() > 0 && !(special > 0 && edges)) CompareSums(dp, dp_gpu, math, p_count);
+  for (int64_t i = 0; i < p_count && call.size() == 0; ++i) {
+    EXPECT(Read(dp_gpu.get(), math, i) == 0, "dparams of no elements are not 0");
+  }
   if (gpu.pools) return;
 
   // Threads in another order, and results in the place of arguments: the same bits.
@@ -298,6 +309,20 @@ void Cover(Shape shape, DType dtype, bool aligned) {
   EXPECT(sum == half, "the wrong elements");
 }
 
+// Whether a real number among the settings is so small that only a damaged file has it: then the
+// kernels are only asked not to crash.
+bool IsAbsurd(const CpuKernel& kernel, const Setup& setup) {
+  for (size_t i = 0; i < setup.settings.size(); ++i) {
+    if (setup.settings[i] <= 0 || setup.settings[i] >> 52 != 0) continue;
+    Setup other = setup;
+    const double one = 1;
+    memcpy(&other.settings[i], &one, sizeof(one));
+    Error error;
+    if (Takes(kernel, other, &error)) return true;  // a real number may stand there
+  }
+  return false;
+}
+
 int Main(int64_t rounds, uint64_t seed) {
   Random random(seed);
   constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat64, DType::kFloat16,
@@ -322,7 +347,6 @@ int Main(int64_t rounds, uint64_t seed) {
   Cover({1, 1, beyond}, DType::kFloat32, false);
   Cover({3, 4, beyond / 12 + 5}, DType::kFloat32, false);
   Cover({(int64_t{1} << 21) + 1, 8, 128}, DType::kBFloat16, true);
-  Cover({(int64_t{1} << 25) + 3, 65, 1}, DType::kFloat64, true);
   printf("Cuts of shapes, up to 2^31 + 7 elements: every element is some thread's.\n");
   fflush(stdout);
 
@@ -334,7 +358,7 @@ int Main(int64_t rounds, uint64_t seed) {
     const auto some_setup = [&] {
       for (;;) {
         const Setup& setup = setups[static_cast<size_t>(random.Below(static_cast<int64_t>(setups.size())))];
-        if (!gpu[i]->pools || setup.settings[0] <= 20) return setup;
+        if (gpu[i]->pools ? setup.settings[0] <= 20 : !IsAbsurd(*kCpu[i], setup)) return setup;
       }
     };
     for (const Shape& shape : kShapes) {
@@ -365,6 +389,6 @@ int Main(int64_t rounds, uint64_t seed) {
 }  // namespace keras_learnact
 
 int main(int argc, char** argv) {
-  return keras_learnact::Main(argc > 1 ? atoll(argv[1]) : 150,
+  return keras_learnact::Main(argc > 1 ? atoll(argv[1]) : 20,
                               argc > 2 ? static_cast<uint64_t>(atoll(argv[2])) : 1);
 }

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_learnact import SReLU
+from keras_learnact import RPAU, SReLU
 from training import feeding
 from training.config import ImageConfig, UserError, quick
 from training.image_classification import train
@@ -99,7 +99,7 @@ def test_a_run_returns_its_metrics_and_writes_them(finished):
     assert not metrics["diverged"] and metrics["seconds_per_epoch"] > 0
     assert result["backend"] == keras.backend.backend()
     assert {"python", "keras", "keras_learnact", "numpy"} < set(result["versions"])
-    assert result["activation_path"] == "reference"
+    assert result["activation_path"] == RPAU(**SMALL.activation_args).path
 
 
 def test_a_run_leaves_its_history_its_pictures_and_its_model(finished):
