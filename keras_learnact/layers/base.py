@@ -48,7 +48,27 @@ class _BuiltWithoutShape(type(keras.layers.Layer)):
         return layer
 
 
-class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
+class LayerWithPath(keras.layers.Layer):
+    """A layer that says what it runs."""
+
+    def why_no_kernel(self):
+        """Why a call does not run a compiled kernel, or ""."""
+        raise NotImplementedError
+
+    @property
+    def path(self):
+        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why.
+
+        Keras' own `path`, a layer's place in its model, is the key by which a `DTypePolicyMap` is
+        asked. A layer that has one keeps that meaning.
+        """
+        if isinstance(self._dtype_policy, keras.dtype_policies.DTypePolicyMap):
+            return super().path
+        why = self.why_no_kernel()
+        return f"reference: {why}" if why else "kernel"
+
+
+class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     """An element-wise function whose parameters are learned.
 
     A subclass says what its parameters are (`parameter_list`), what the function is
@@ -133,17 +153,8 @@ class LearnableActivation(keras.layers.Layer, metaclass=_BuiltWithoutShape):
 
     # What every activation gives.
 
-    @property
-    def path(self):
-        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why.
-
-        Keras' own `path`, a layer's place in its model, is the key by which a `DTypePolicyMap` is
-        asked. A layer that has one keeps that meaning.
-        """
-        if isinstance(self._dtype_policy, keras.dtype_policies.DTypePolicyMap):
-            return super().path
-        why = self._why_not(False) or self._why_not(True)
-        return f"reference: {why}" if why else "kernel"
+    def why_no_kernel(self):
+        return self._why_not(False) or self._why_not(True)
 
     def parameters(self):
         """The current parameters: a dict from name to a NumPy array `[groups, count]`."""

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_learnact import kernels
-from keras_learnact.layers.base import PACKAGE, serialize, standardized
+from keras_learnact.layers.base import PACKAGE, LayerWithPath, serialize, standardized
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Maxout(keras.layers.Layer):
+class Maxout(LayerWithPath):
     """Maximum over groups of channels. It has no weights; those of the layer before are learned.
 
     Formula, with k = pieces:
@@ -68,11 +68,8 @@ class Maxout(keras.layers.Layer):
         """How the compiled kernel is called: a `kernels.Call`."""
         return kernels.Call(KERNEL, (self.pieces,))
 
-    @property
-    def path(self):
-        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why."""
-        why = self._why_not(self.compute_dtype)
-        return f"reference: {why}" if why else "kernel"
+    def why_no_kernel(self):
+        return self._why_not(self.compute_dtype)
 
     def _why_not(self, dtype):
         return kernels.why_not(self.kernel(), dtype, 0)
@@ -121,7 +118,7 @@ def _formula(x, p, settings, key):
 KERNEL = kernels.kernel("Maxout", _formula)
 
 
-class LinearMaxout(keras.layers.Layer):
+class LinearMaxout(LayerWithPath):
     """A linear layer with `pieces` times the units, and the maximum over each unit's pieces.
 
     Args:
@@ -153,10 +150,8 @@ class LinearMaxout(keras.layers.Layer):
     def call(self, inputs):
         return self.maxout(self.linear(inputs))
 
-    @property
-    def path(self):
-        """See `Maxout`."""
-        return self.maxout.path
+    def why_no_kernel(self):
+        return self.maxout.why_no_kernel()
 
     def compute_output_shape(self, input_shape):
         return self.maxout.compute_output_shape(self.linear.compute_output_shape(input_shape))

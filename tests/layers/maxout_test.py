@@ -208,3 +208,11 @@ def test_a_dense_unit_learns_the_absolute_value():
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("make", [Maxout, lambda **kwargs: MaxoutDense(3, **kwargs)])
+def test_a_map_of_policies_is_no_trouble(make):
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="mixed_bfloat16")
+    layer = make(dtype=policies)
+    layer.build((None, 4))
+    assert layer.compute_dtype == "bfloat16"
