@@ -36,9 +36,12 @@ def peaks(asked: list[Subject], size: int) -> list[float]:
 def _peak(subject, size):
     run = subject.forward_backward()
     width = subject.layer().compute_output_shape((None, CHANNELS))[-1]
-    for small in SMALL:
-        run(*_inputs(small, width))
+    small = [_inputs(n, width) for n in SMALL]
+    for arrays in small:
+        run(*arrays)
     x, dy = _inputs(size, width)
+    # TensorFlow lets go of the NumPy arrays that x and dy were made of when it is called again.
+    run(*small[0])
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = _kilobytes("VmRSS")

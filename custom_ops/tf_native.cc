@@ -63,6 +63,16 @@ Filled Fill(xla::XlaOp op, const xla::Shape& shape) {
   return filled;
 }
 
+// Whether an array is an argument of the whole program, reshaped or not.
+bool IsArgument(xla::XlaOp op) {
+  using xla::internal::XlaBuilderFriend;
+  const xla::HloInstructionProto* made_by = XlaBuilderFriend::GetInstruction(op);
+  while (made_by->opcode() == "reshape") {
+    made_by = XlaBuilderFriend::GetInstructionByHandle(op.builder(), made_by->operand_ids(0));
+  }
+  return made_by->opcode() == "parameter";
+}
+
 class XlaKernel : public tensorflow::XlaOpKernel {
  public:
   XlaKernel(OpKernelConstruction* construction, bool gradient)
@@ -111,10 +121,10 @@ class XlaKernel : public tensorflow::XlaOpKernel {
                             "gradient of")));
     }
 
-    // dx takes the place of dy, as nothing else needs dy, or XLA makes a copy. y does not take
-    // that of x: in training the gradient needs x.
+    // dx takes the place of dy, which nothing else needs; of an argument of the whole program XLA
+    // would make a copy first. y does not take the place of x: in training the gradient needs x.
     std::vector<std::pair<xla::ShapeIndex, std::pair<int64_t, xla::ShapeIndex>>> places;
-    if (gradient_ && !pools) places.push_back({{0}, {dy, {}}});
+    if (gradient_ && !pools && !IsArgument(operands[dy])) places.push_back({{0}, {dy, {}}});
     const bool two = gradient_ && !pools;
     const xla::Shape none = xla::ShapeUtil::MakeShape(xla::F32, {0});
     const xla::Shape result =

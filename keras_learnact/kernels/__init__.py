@@ -170,6 +170,12 @@ def why_not(call, dtype, count):
     return binding.why_not(call.kernel.name, call.settings, count, dtype)
 
 
+def side_by_side(params):
+    """Arrays `[groups, n]` as one `[groups, count]`; to be asked only where `why_not` is ""."""
+    binding, _ = load()
+    return binding.side_by_side(params) if len(params) > 1 else params[0]
+
+
 def run(call, x, params, axis):
     """What the kernel gives; to be asked only where `why_not` is "".
 

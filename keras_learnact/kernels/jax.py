@@ -99,6 +99,11 @@ def why_not(name, settings, count, dtype):
     return text.value.decode() or _platforms()
 
 
+def side_by_side(params):
+    """The arrays `params` in one."""
+    return jnp.concatenate(params, axis=1)
+
+
 def run(name, settings, x, params, axis, key):
     """The kernel's output. Arguments as of `kernels.run`; `settings` is a tuple."""
     x = jnp.asarray(x)

@@ -101,6 +101,11 @@ def why_not(name, settings, count, dtype):
     return _unfit(name, settings, count, dtype) or _nothing(not tf.executing_eagerly())
 
 
+def side_by_side(params):
+    """The arrays `params` in one; `ops.concatenate` takes five times as long in eager mode."""
+    return tf.concat(params, 1)
+
+
 def run(name, settings, x, params, axis, key):
     """The kernel's output. Arguments as of `kernels.run`."""
     kernel = _kernels[name]

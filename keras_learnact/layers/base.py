@@ -226,7 +226,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     def call(self, inputs, training=None):
         shape, repeats = self._parameter_shape(inputs.shape)
         if not self._why_not(training):
-            params = ops.concatenate(list(self._values().values()), axis=1)
+            params = kernels.side_by_side(list(self._values().values()))
             x = ops.cast(inputs, self.compute_dtype)
             return kernels.run(self.kernel(training), x, params, self._covered_axis(inputs.shape))
         x = ops.cast(inputs, self._math_dtype)
@@ -256,8 +256,12 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
 
     def _values(self):
         """Every weight `[groups, count]` as the formula and the kernel see it."""
+        dtype = self._math_dtype
+        weights = {p.name: getattr(self, p.name) for p in self.parameter_list()}
+        # Without a cast that changes nothing: in eager mode it would take as long as the kernel.
         return {
-            p.name: ops.cast(getattr(self, p.name), self._math_dtype) for p in self.parameter_list()
+            name: weight.value if weight.dtype == dtype else ops.cast(weight, dtype)
+            for name, weight in weights.items()
         }
 
     def _columns(self, shape, repeats):
