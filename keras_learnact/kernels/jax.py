@@ -91,12 +91,8 @@ def why_not(name, settings, count, dtype):
         return f"the library has no kernel {name}; build it anew (python custom_ops/build.py)"
     if dtype not in DTYPES:
         return f"kernels take {', '.join(DTYPES)}, not {dtype}"
-    numbers = (ctypes.c_int64 * len(settings))(*settings)
-    text = ctypes.create_string_buffer(512)
-    _libraries["cpu"].keras_learnact_xla_check(
-        _kernels[name].number, count, numbers, len(settings), text, len(text)
-    )
-    return text.value.decode() or _platforms()
+    check = _libraries["cpu"].keras_learnact_xla_check
+    return library.refusal(check, _kernels[name].number, count, settings) or _platforms()
 
 
 def side_by_side(params):
@@ -121,14 +117,6 @@ def _load_cpu():
         return why
     for name, result in (("name", ctypes.c_char_p), ("target", ctypes.c_char_p)):
         getattr(loaded, f"keras_learnact_xla_{name}").restype = result
-    loaded.keras_learnact_xla_check.argtypes = [
-        ctypes.c_int,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        ctypes.c_char_p,
-        ctypes.c_int64,
-    ]
     for number in range(loaded.keras_learnact_xla_kernels()):
         name = loaded.keras_learnact_xla_name(number).decode()
         random, pools = (

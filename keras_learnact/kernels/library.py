@@ -62,6 +62,29 @@ def fits(loaded, name):
         return False
 
 
+def refusal(check, number, count, settings):
+    """Why a library does not take such a call, or "".
+
+    Args:
+        check: its function that says so.
+        number: of the kernel.
+        count: parameters of each group.
+        settings: the kernel's.
+    """
+    check.argtypes = [
+        ctypes.c_int,
+        ctypes.c_int64,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+        ctypes.c_char_p,
+        ctypes.c_int64,
+    ]
+    numbers = (ctypes.c_int64 * len(settings))(*settings)
+    text = ctypes.create_string_buffer(512)
+    check(number, count, numbers, len(settings), text, len(text))
+    return text.value.decode()
+
+
 def damage(name):
     """What is wrong with a library's file, or "" if nothing is seen.
 

@@ -166,12 +166,8 @@ def _unfit(name, settings, count, dtype):
         return f"the library has no kernel {name}; build it anew (python custom_ops/build.py)"
     if dtype not in DTYPES:
         return f"kernels take {', '.join(DTYPES)}, not {dtype}"
-    numbers = (ctypes.c_int64 * len(settings))(*settings)
-    text = ctypes.create_string_buffer(512)
-    _loaded["tf"].keras_learnact_tf_check(
-        _kernels[name].number, count, numbers, len(settings), text, len(text)
-    )
-    return text.value.decode()
+    check = _loaded["tf"].keras_learnact_tf_check
+    return library.refusal(check, _kernels[name].number, count, settings)
 
 
 # Loading. Each function gives "" or why the library cannot be used.
@@ -201,14 +197,6 @@ def _load_ops(name):
         return _other_version(file)
     loaded.keras_learnact_tf_errors.restype = ctypes.c_char_p
     loaded.keras_learnact_tf_target.restype = ctypes.c_char_p
-    loaded.keras_learnact_tf_check.argtypes = [
-        ctypes.c_int,
-        ctypes.c_int64,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-        ctypes.c_char_p,
-        ctypes.c_int64,
-    ]
     why = loaded.keras_learnact_tf_errors().decode()
     if why:
         return f"TensorFlow does not take the ops of {file}: {why}."
