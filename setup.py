@@ -45,8 +45,7 @@ class BuildKernels(Command):
             print(f"keras_learnact without compiled kernels: {why_not}", flush=True)
             builder.note_not_built(self.folder, dict.fromkeys(builder.LIBRARIES, why_not))
         else:
-            optional = () if wanted else ("native", "cuda")
-            builder.build(self.folder, wanted or None, optional)
+            builder.build(self.folder, wanted or None)
 
     def get_outputs(self):
         return [] if self.editable_mode else [str(file) for file in self.folder.glob("*")]

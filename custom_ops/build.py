@@ -5,8 +5,9 @@
     native   kernels for the installed TensorFlow alone: inside XLA, and on CUDA
     cuda     CUDA kernels for XLA
 
-Without names all that this machine can build. Only what has changed is built anew. It needs Linux
-and a C++17 compiler (CXX, c++, g++ or clang++), for CUDA also nvcc (CUDA_HOME or on the PATH).
+Without names all that this machine can build: where native or cuda fails, it says so and goes on. A
+library that is named must be built. Only what has changed is built anew. It needs Linux and a C++17
+compiler (CXX, c++, g++ or clang++), for CUDA also nvcc (CUDA_HOME or on the PATH).
 """
 
 import argparse
@@ -63,7 +64,7 @@ CUDA_ARCHITECTURES = ("80", "86", "89", "90", "100")
 
 
 class BuildError(Exception):
-    """Something cannot be built; the text says what and why."""
+    """Something cannot be built; the text says what and why, its first line in short."""
 
 
 class Skip(Exception):
@@ -107,7 +108,8 @@ class Builder:
                 print(f"  {output.relative_to(self.folder)} ({seconds:.1f} s)", flush=True)
             messages = (done.stdout + done.stderr).strip()
             if done.returncode != 0:
-                raise BuildError(f"{shlex.join(command)}\n{messages}")
+                made = output.relative_to(self.folder)
+                raise BuildError(f"{made} cannot be made:\n{shlex.join(command)}\n{messages}")
             os.utime(output, (start, start))  # an input that changed meanwhile is newer
             record.write_text(shlex.join(command))
             if messages:
@@ -309,6 +311,16 @@ def cuda_home():
     return home
 
 
+def _cuda_runtime(home):
+    """CUDA's runtime as a static library."""
+    # A toolkit for several processors has several.
+    places = ("lib64", f"targets/{platform.machine()}-linux/lib", "targets/*/lib", "lib")
+    for place in places:
+        for file in sorted(home.glob(f"{place}/libcudart_static.a")):
+            return file
+    raise Skip(f"there is no libcudart_static.a in {home}, neither in {' nor in '.join(places)}")
+
+
 def _cuda_architectures(nvcc):
     """Machine code for each, and PTX for those to come, all from one translation to PTX."""
     known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True).stdout.split()
@@ -338,7 +350,8 @@ def cuda_core(builder, cxx, home):
 
 def _portable(builder, cxx):
     """Flags for a library that runs on systems older than this one, and beside any C++ library."""
-    flags = ["-static-libstdc++", f"-Wl,--version-script={SOURCES / 'exports.lds'}"]
+    exports = SOURCES / "exports.lds"
+    flags = ["-static-libstdc++", "-Xlinker", "--version-script", "-Xlinker", exports]
     if wrapped():
         source = SOURCES / "runtime" / "old_glibc.cc"
         flags.append(builder.object("old_glibc", cxx, source, FLAGS).result())
@@ -366,10 +379,11 @@ def describe():
 
 
 def _link(builder, cxx, library, objects, flags):
-    """Links a library in the build folder."""
+    """Links a library in the build folder: of objects, and of every `Path` among the flags."""
     objects = [o.result() for o in objects]
     output = builder.folder / FILES[library]
-    return builder.run([*cxx, *LINK, *objects, *flags, "-o", output], output, objects)
+    inputs = objects + [flag for flag in flags if isinstance(flag, Path)]
+    return builder.run([*cxx, *LINK, *objects, *flags, "-o", output], output, inputs)
 
 
 def _source(name):
@@ -436,10 +450,10 @@ def _cuda(builder, cxx, core_objects):
     source = _source("xla_ffi_cuda.cc")
     _source("cuda.cu")
     home = cuda_home()
+    runtime = [_cuda_runtime(home), "-ldl", "-lrt"]
     flags = [*FLAGS, "-isystem", ffi_headers(), "-isystem", home / "include"]
     binding = builder.object("xla_ffi_cuda", cxx, source, flags)
     device = cuda_core(builder, cxx, home)
-    runtime = [home / "lib64" / "libcudart_static.a", "-ldl", "-lrt"]
     return lambda: _link(
         builder,
         cxx,
@@ -450,6 +464,9 @@ def _cuda(builder, cxx, core_objects):
 
 
 LIBRARIES = {"tf": _tf, "xla": _xla, "native": _native, "cuda": _cuda}
+# Without these there is a longer way, or the formula, and they depend on more than a C++ compiler:
+# `native` is written for some versions of TensorFlow and fits no other.
+OPTIONAL = ("native", "cuda")
 
 
 def why_not():
@@ -486,54 +503,90 @@ def alone():
         yield
 
 
-def build(out=OUT, libraries=None, optional=()):
-    """Builds libraries into the folder `out`.
+def build(out=OUT, libraries=None):
+    """Builds libraries into the folder `out`. One that fails does not keep the others from it.
 
     Args:
         out: the folder.
-        libraries: names in `LIBRARIES`, each of which must be built. Default: those that can be.
-        optional: names whose code need not compile. The library `native` is written for some
-            versions of TensorFlow and fits no other, and without it there is a longer way.
+        libraries: names in `LIBRARIES`, each of which must be built. Default: those that this
+            machine can build, and of them those in `OPTIONAL` may fail.
 
     Raises:
-        BuildError: code does not compile, or a library that was asked for cannot be built.
+        BuildError: a library that must be built is not; the others are.
     """
-    out, not_built = Path(out), {}
+    out, built, skipped, failed = Path(out), {}, {}, {}
+    must = libraries or [name for name in LIBRARIES if name not in OPTIONAL]
     try:
         cxx = compiler()
     except Skip as skip:
-        not_built = dict.fromkeys(libraries or LIBRARIES, str(skip))
+        skipped = dict.fromkeys(libraries or LIBRARIES, str(skip))
     else:
         with alone(), Builder() as builder:
             core_objects, links = [], {}
             for name in libraries or LIBRARIES:
-                try:
+                with _noting(name, skipped, failed):
                     links[name] = LIBRARIES[name](builder, cxx, core_objects)
-                except Skip as skip:
-                    not_built[name] = str(skip)
             core_objects += core(builder, cxx) if links else []
-            built = {}
             for name, link in links.items():
-                try:
+                with _noting(name, skipped, failed):
                     built[name] = link()
-                except BuildError as error:
-                    if name not in optional:
-                        raise
-                    print(error, file=sys.stderr, flush=True)
-                    not_built[name] = f"it did not compile (python custom_ops/build.py {name})"
             for name, file in built.items():
                 _install(file, out / FILES[name])
             _note_checksums(out, built)
-    for name, why in not_built.items():
+            for name in failed:
+                if name not in must:
+                    _remove(out, name)
+    errors, reasons = [], {**dict.fromkeys(built, ""), **skipped}
+    for name, why in skipped.items():
         if libraries:
-            raise BuildError(f"{FILES[name]} cannot be built: {why}")
-        print(f"{FILES[name]} is not built: {why}", flush=True)
-    note_not_built(out, not_built)
+            errors.append(f"{FILES[name]} cannot be built: {why}")
+        else:
+            print(f"{FILES[name]} is not built: {why}", flush=True)
+    for name, error in failed.items():
+        short = error.splitlines()[0].rstrip(":")
+        reasons[name] = f"{short}; more is said by: python custom_ops/build.py {name}"
+        if name in must:
+            errors.append(error)
+        else:
+            print(error, file=sys.stderr, flush=True)
+            print(f"{FILES[name]} is not built: {reasons[name]}", flush=True)
+    note_not_built(out, reasons)
+    if errors:  # several libraries are made of the same objects
+        raise BuildError("\n".join(dict.fromkeys(errors)))
 
 
-def note_not_built(out, not_built):
-    """Leaves word for `kernels.status()`: {name of a library: why it is not there}."""
-    _write(Path(out) / NOT_BUILT, {FILES[name]: why for name, why in not_built.items()})
+@contextlib.contextmanager
+def _noting(name, skipped, failed):
+    """Why this library is not there, and on to the next one."""
+    try:
+        yield
+    except Skip as skip:
+        skipped[name] = str(skip)
+    except BuildError as error:
+        failed[name] = str(error)
+
+
+def note_not_built(out, reasons):
+    """Leaves word for `kernels.status()`.
+
+    Args:
+        out: the folder.
+        reasons: {name of a library: why it is not there, or ""}; of others it stays what it is.
+    """
+    noted = Path(out) / NOT_BUILT
+    whys = json.loads(noted.read_text()) if noted.exists() else {}
+    whys.update({FILES[name]: why for name, why in reasons.items()})
+    _write(noted, {file: why for file, why in whys.items() if why})
+
+
+def _remove(out, name):
+    """A library of older sources: it would be used in place of the one that could not be made."""
+    file, noted = out / FILES[name], out / CHECKSUMS
+    if file.exists():
+        file.unlink()
+        sums = json.loads(noted.read_text()) if noted.exists() else {}
+        sums.pop(file.name, None)
+        _write(noted, sums)
 
 
 def _note_checksums(out, names):

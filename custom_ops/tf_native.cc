@@ -109,10 +109,15 @@ class XlaKernel : public tensorflow::XlaOpKernel {
               : SetView(name, sizes(0), rank(0), axis_, sizes(1), rank(1), &call, &error);
     OP_REQUIRES(context, ok, absl::InvalidArgumentError(error.text));
     if (pools) y.set_dimensions(axis_, call.groups);
+    // Zeros between an entry of that axis and the next do not change an element's group. They do
+    // change its index, so a kernel that is random draws other numbers than outside of XLA.
     for (const auto& [axis, size] : true_sizes) {
-      OP_REQUIRES(context, axis != axis_ || (!pools && call.groups == 1),
+      const bool groups_are_whole_channels =
+          axis < axis_ || (axis > axis_ && (pools || sizes(0)[axis_] % call.groups == 0));
+      OP_REQUIRES(context, groups_are_whole_channels || (!pools && call.groups == 1),
                   absl::InvalidArgumentError(absl::StrCat(
-                      name, ": axis ", axis_, " of x must be of known size inside XLA")));
+                      name, ": axis ", axis, " of x must be of known size inside XLA, or only the "
+                            "axis of the groups be divided by them")));
     }
     if (gradient_) {
       OP_REQUIRES(context, xla::ShapeUtil::Compatible(shapes[dy], y),

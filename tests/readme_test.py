@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md say is true."""
+"""What README.md, CONTRIBUTING.md and the usage of programs for developers say is true."""
 
 import dataclasses
 import re
@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from keras_learnact import layers
+from tests.native import run
 from training.config import ImageConfig, RegressionConfig
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,18 @@ def test_make_knows_its_targets(page):
     named = re.findall(r"(?:^ {4}|`)make ([a-z -]+?)(?=`| {2})", PAGES[page], re.MULTILINE)
     assert named
     assert set(" ".join(named).split()) <= targets
+
+
+def test_what_make_lists_is_made_also_where_a_file_has_that_name():
+    makefile = (ROOT / "Makefile").read_text()
+    listed = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
+    phony = " ".join(re.findall(r"^\.PHONY: (.*)", makefile, re.MULTILINE)).split()
+    assert sorted(phony) == sorted(listed)
+
+
+def test_the_usage_of_the_native_tests_names_each():
+    named = re.findall(r"^([a-z]+)(?: |$)", run.__doc__, re.MULTILINE)
+    assert sorted(named) == sorted(run.SANITIZERS)
 
 
 def test_the_commands_name_programs_and_presets_that_exist():

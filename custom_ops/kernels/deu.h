@@ -783,14 +783,15 @@ struct DeuFormula {
     const R* const numbers[] = {&unit.k1, &unit.k2, &unit.rest, &unit.alpha, &unit.eta, &unit.gain,
                           unit.spread ? &unit.fast : &unit.delta,
                           unit.spread ? &unit.slow : &none, &unit.gap_gain, &unit.start, &unit.end};
-    const double largest = Float<T>::kMax;
     for (int i = 0; i < 5; ++i) {
-      double sum = 0;
+      double sum = 0, all = 0;  // `all` is finite if all are
       for (int k = 0; k < kNumGradients && !unit.undefined; ++k) {
         // What does not depend on a parameter may have an infinite gradient.
-        if (numbers[k]->by[i] != 0) sum += Within(dp[k] * numbers[k]->by[i], -largest, largest);
+        if (numbers[k]->by[i] == 0) continue;
+        sum += Bounded<T>(dp[k] * numbers[k]->by[i], dp[k]);
+        all += dp[k] - dp[k];
       }
-      dparams[i] = static_cast<T>(Within(sum, -largest, largest));
+      dparams[i] = static_cast<T>(Bounded<T>(sum, all));
     }
   }
 
@@ -842,8 +843,7 @@ struct DeuFormula {
                                  limit);
     const auto share = [dy](double slope) { return slope == 0 ? 0 : dy * slope; };
     for (int k = 0; k < kNumGradients; ++k) dp[k] += share(y.by[k]);
-    const double largest = Float<T>::kMax;
-    return static_cast<T>(Within(share(y.by[kNumGradients]), -largest, largest));
+    return static_cast<T>(Bounded<T>(share(y.by[kNumGradients]), dy));
   }
 };
 

@@ -48,7 +48,8 @@ struct Call {
   // high, are the index of x's first element: x may be a part of an array whose draws it shares.
   int key_words = 2;
 
-  int64_t size() const { return outer * groups * inner; }
+  // Beside a 0 the others may be of any size; without one the product is no more than SetView takes.
+  int64_t size() const { return outer == 0 || inner == 0 ? 0 : outer * groups * inner; }
 };
 
 // The view of an input whose axes from `axis` on are covered by the groups: all of them by one
@@ -126,6 +127,13 @@ inline bool SetPoolView(const char* name, const int64_t* sizes, int64_t rank, in
   call->inner = inner;
   call->count = 0;
   return true;
+}
+
+inline bool CheckPool(const char* name, const Call& call, Error* error) {
+  if (call.num_settings == 1 && call.settings[0] >= 1) return true;
+  return error->Say("%s: settings must be [number of pieces >= 1]. Received: %lld settings%s", name,
+                    static_cast<long long>(call.num_settings),
+                    call.num_settings == 1 ? ", a number below 1" : "");
 }
 
 // One kernel for one instruction set. x, y, dy and dx have call.size() elements, y may be x and dx

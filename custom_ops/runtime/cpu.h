@@ -15,6 +15,7 @@
 
 #include <stdlib.h>
 
+#include <atomic>
 #include <type_traits>
 #include <utility>
 
@@ -91,9 +92,9 @@ class Strips {
   // p is added; to sums, [tiles][prepared][lanes], that of elements whose plain arithmetic might
   // overflow.
   virtual void Forward(const V* p, const T* x, T* y, int64_t tiles, int64_t steps, int64_t stride,
-                       int64_t index, int64_t index_stride, const uint32_t* key) const = 0;
+                       uint64_t index, int64_t index_stride, const uint32_t* key) const = 0;
   virtual void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t tiles, int64_t steps,
-                        int64_t stride, int64_t index, int64_t index_stride, const uint32_t* key,
+                        int64_t stride, uint64_t index, int64_t index_stride, const uint32_t* key,
                         V* dp, double* sums) const = 0;
 
  protected:
@@ -116,7 +117,7 @@ class StripsOf final : public Strips<T> {
   }
 
   void Forward(const V* p, const T* x, T* y, int64_t tiles, int64_t steps, int64_t stride,
-               int64_t index, int64_t index_stride, const uint32_t* key) const override {
+               uint64_t index, int64_t index_stride, const uint32_t* key) const override {
     const Formula f = f_;
     const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};  // a copy, as of p below
     for (; tiles > 0; --tiles) {
@@ -140,7 +141,7 @@ class StripsOf final : public Strips<T> {
   }
 
   void Backward(const V* p, const T* x, const T* dy, T* dx, int64_t tiles, int64_t steps,
-                int64_t stride, int64_t index, int64_t index_stride, const uint32_t* key, V* dp,
+                int64_t stride, uint64_t index, int64_t index_stride, const uint32_t* key, V* dp,
                 double* sums) const override {
     const Formula f = f_;
     const uint32_t words[] = {key ? key[0] : 0, key ? key[1] : 0};
@@ -168,9 +169,9 @@ class StripsOf final : public Strips<T> {
   }
 
  private:
-  static HOST_DEVICE Place At(int64_t i, int64_t index, int64_t index_stride,
+  static HOST_DEVICE Place At(int64_t i, uint64_t index, int64_t index_stride,
                               const uint32_t* key) {
-    return Place{static_cast<uint64_t>(index + i * index_stride), key};
+    return Place{index + static_cast<uint64_t>(i * index_stride), key};
   }
 
   static HOST_DEVICE bool AllUsual(const Formula& f, const V* q, V x) {
@@ -205,11 +206,7 @@ class StripsOf final : public Strips<T> {
         }
         dx[l] = f_.template CarefulBackward<T>(lane, x[l], dy[l], dp,
                                                Place{place.index + l, place.key});
-        // No sum of these overflows to infinity - infinity.
-        const double largest = Float<T>::kMax;
-        for (int k = 0; k < f_.prepared(); ++k) {
-          sums[k * kLanes + l] += dp[k] > largest ? largest : dp[k] < -largest ? -largest : dp[k];
-        }
+        for (int k = 0; k < f_.prepared(); ++k) sums[k * kLanes + l] += Bounded<T>(dp[k], dy[l]);
       }
     }
   }
@@ -228,7 +225,7 @@ class Cpu {
   Cpu(const Strips<T>& f, const Call& call, const uint32_t* key)
       : f_(f), c_(call), key_(key), prepared_(f.prepared) {
     if (key != nullptr && call.key_words == 4) {
-      first_ = static_cast<int64_t>(uint64_t{key[3]} << 32 | key[2]);
+      first_ = uint64_t{key[3]} << 32 | key[2];
     }
     if (call.size() == 0) {  // no items; the sizes beside the zero may be of any size
       columns_ = rows_ = chunks_ = blocks_ = partials_ = 0;
@@ -313,7 +310,7 @@ class Cpu {
   bool Run(const T* prepared, const S* x, const S* dy, S* out, double* partial) const {
     if (c_.size() == 0) return true;
     const int64_t items = runs_ ? blocks_ * c_.groups * chunks_ : blocks_ * chunks_;
-    volatile bool enough = true;
+    std::atomic<bool> enough{true};
     const auto item = [&](int64_t i) {
       if (!(runs_ ? RunItem<kBackward>(i, prepared, x, dy, out, partial)
                   : ColumnItem<kBackward>(i, prepared, x, dy, out, partial))) {
@@ -389,6 +386,7 @@ class Cpu {
     }
     constexpr int64_t kPiece = kStrip * kLanes;
     T x_piece[kConvert ? kPiece : 1], dy_piece[kConvert && kBackward ? kPiece : 1];
+    int64_t held = 0;  // vectors whose sums are in dp
     for (int64_t row = first; row < last; ++row) {
       for (int64_t i = begin; i < end; i += kPiece) {
         const int64_t count = end - i < kPiece ? end - i : kPiece;
@@ -408,8 +406,12 @@ class Cpu {
           to = out + at;
         }
         if constexpr (kBackward) {
+          if (held + full > kStrip) {
+            Flush(dp, sums);
+            held = 0;
+          }
+          held += full;
           f_.Backward(p, from, dy_from, to, 1, full, kLanes, first_ + at, kLanes, key_, dp, sums);
-          Flush(dp, sums);
         } else {
           f_.Forward(p, from, to, 1, full, kLanes, first_ + at, kLanes, key_);
         }
@@ -422,6 +424,7 @@ class Cpu {
       }
     }
     if constexpr (kBackward) {
+      Flush(dp, sums);
       double* result = partial + ((block * chunks_ + chunk) * c_.groups + g) * prepared_;
       for (int k = 0; k < prepared_; ++k) {
         double total = 0;
@@ -541,7 +544,7 @@ class Cpu {
   const Strips<T>& f_;
   const Call& c_;
   const uint32_t* key_;
-  int64_t first_ = 0;  // index of x's first element, for random numbers
+  uint64_t first_ = 0;  // index of x's first element, for random numbers
   bool runs_;
   int prepared_;        // numbers of each group after Prepare
   int64_t columns_;     // groups * inner

@@ -254,6 +254,8 @@ class CpuPool {
       ForParts([&](const Part& part) { f(Few<3, kLast>(), part); });
     } else if (pieces_ == 4) {
       ForParts([&](const Part& part) { f(Few<4, kLast>(), part); });
+    } else if (pieces_ == 5) {
+      ForParts([&](const Part& part) { f(Few<5, kLast>(), part); });
     } else {
       ForParts([&](const Part& part) { f(Many(), part); });
     }
@@ -285,12 +287,7 @@ class CpuPool {
 template <typename Kernel>
 struct CpuPoolEntry {
   static bool Check(const Call& call, Error* error) {
-    if (call.num_settings != 1 || call.settings[0] < 1) {
-      return error->Say("%s: settings must be [number of pieces >= 1]. Received: %lld settings%s",
-                        Kernel::kName, static_cast<long long>(call.num_settings),
-                        call.num_settings == 1 ? ", a number below 1" : "");
-    }
-    return true;
+    return CheckPool(Kernel::kName, call, error);
   }
 
   // Calls f(T, S) with the dtype's types.

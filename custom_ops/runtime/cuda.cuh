@@ -347,11 +347,7 @@ NOINLINE_HOST_DEVICE T AnyBackward(const Formula f, const T* p, T x, T dy, Place
       double dp[Formula::kMaxPrepared];
       for (int k = 0; k < f.prepared(); ++k) dp[k] = 0;
       const T dx = f.template CarefulBackward<T>(p, x, dy, dp, place);
-      // No sum of these overflows to infinity - infinity.
-      const double largest = Float<T>::kMax;
-      for (int k = 0; k < f.prepared(); ++k) {
-        sums[k] += dp[k] > largest ? largest : dp[k] < -largest ? -largest : dp[k];
-      }
+      for (int k = 0; k < f.prepared(); ++k) sums[k] += Bounded<T>(dp[k], dy);
       return dx;
     }
   }
@@ -763,12 +759,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename Kernel>
 struct CudaPoolEntry {
   static bool Check(const Call& call, Error* error) {
-    if (call.num_settings != 1 || call.settings[0] < 1) {
-      return error->Say("%s: settings must be [number of pieces >= 1]. Received: %lld settings%s",
-                        Kernel::kName, static_cast<long long>(call.num_settings),
-                        call.num_settings == 1 ? ", a number below 1" : "");
-    }
-    return true;
+    return CheckPool(Kernel::kName, call, error);
   }
 
   template <bool kBackward, typename T>
@@ -810,15 +801,9 @@ struct CudaPoolEntry {
   }
 };
 
-// Whether a kernel pools.
-template <typename Kernel, typename = void>
-struct PoolsOnCuda : std::false_type {};
-template <typename Kernel>
-struct PoolsOnCuda<Kernel, typename std::enable_if<Kernel::kPools>::type> : std::true_type {};
-
 template <typename Kernel>
 constexpr CudaKernel CudaEntryOf() {
-  if constexpr (PoolsOnCuda<Kernel>::value) {
+  if constexpr (Pools<Kernel>(0)) {
     return CudaPoolEntry<Kernel>::Entry();
   } else {
     return CudaEntry<Kernel>::Entry();

@@ -24,8 +24,9 @@
 #define RARE_HOST_DEVICE HOST_DEVICE
 #endif
 
-// The instruction set that this file is compiled for. All that is compiled more than once is in a
-// namespace of that name, so that the linker never takes one's code for the other's.
+// The instruction set that this file is compiled for. What depends on it is in a namespace of that
+// name, so that the linker never takes one's code for the other's. Of the few functions outside, in
+// call.h, the linker takes the first: an object for every processor comes first in its command.
 #ifndef KLA_TARGET
 #define KLA_TARGET baseline
 #endif
@@ -172,6 +173,15 @@ HOST_DEVICE T BoundFor(const T* params, int count, double most) {
     if (Abs(params[k]) > static_cast<T>(most)) bound = -1;
   }
   return bound;
+}
+
+// A share of a sum such that no sum of these overflows to infinity - infinity. Where `of` is not
+// finite the share is not either, or the overflow of a float16 gradient would not be seen.
+template <typename T>
+HOST_DEVICE double Bounded(double share, double of) {
+  constexpr double most = Float<T>::kMax;
+  if (of - of != 0) return share;
+  return share > most ? most : share < -most ? -most : share;
 }
 
 // Pools<Kernel>(0): whether it is a pooling kernel.

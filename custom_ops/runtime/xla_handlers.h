@@ -136,7 +136,8 @@ bool ReadCall(const Kernel& kernel, bool gradient, const ffi::RemainingArgs& arg
       }
     }
     const auto batch_axes = static_cast<int64_t>(batch_rank);
-    if (!SetView(name, sizes.begin() + batch_rank, rank - batch_axes, axis - batch_axes,
+    if (!SetView(name, sizes.begin() + batch_rank, rank - batch_axes,
+                 axis < batch_axes ? -1 : axis - batch_axes,
                  shape.begin() + batch_rank, static_cast<int64_t>(shape.size() - batch_rank), &call,
                  error)) {
       return false;

@@ -77,6 +77,10 @@ _disabled = 0
 def disabled():
     """In this scope layers run their formula in `keras.ops`; so do functions traced in it.
 
+    A function that was traced before keeps its kernels in it, and one that is traced in it its
+    formulas afterwards: so do the `predict` and `fit` of a model, from their first call on. Use a
+    new model, or compile it again, to compare the two.
+
     It holds for all threads, since `tf.distribute` traces its replicas in threads of its own.
     """
     global _disabled

@@ -23,19 +23,16 @@ import jax.extend.backend
 import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.custom_partitioning import (
-    ArrayMapping,
-    CompoundFactor,
-    SdyShardingRule,
-    custom_partitioning,
-)
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.interpreters import batching, mlir
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from keras_learnact import kernels
 from keras_learnact.kernels import library
 
-OLDEST = (0, 5, 0)  # jax.ffi is new there
+# jax.ffi is new there. Other names that an older JAX lacks are imported where they are used: then
+# this file can be imported with any, and `load` says why there are no kernels.
+OLDEST = (0, 5, 0)
 ON_CUDA = "Layers run their formulas in keras.ops where JAX runs on CUDA."
 ANEW = "Build it anew: python custom_ops/build.py."
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -436,6 +433,12 @@ class _Layout:
             self.batch, self.groups = params.ndim - 2, params.shape[-2]
 
     def rule(self):
+        from jax.experimental.custom_partitioning import (
+            ArrayMapping,
+            CompoundFactor,
+            SdyShardingRule,
+        )
+
         x = [f"d{i}" for i in range(len(self.shape))]
         y, groups, sizes = list(x), "groups", {}
         size = self.shape[self.axis] if self.axis < len(self.shape) else 0

@@ -28,6 +28,7 @@ DTYPES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf1
 _kernels = {}  # by name: _Kernel
 _loaded = {}  # by library: the ctypes.CDLL
 _absent = {}  # by library: why it is not used
+_settled = {}  # "gpu": what `_gpu` says from the first call on
 
 
 class _Kernel:
@@ -71,6 +72,7 @@ def load():
 def report():
     """Lines of `kernels.status()`."""
     gpus = "a GPU" if _gpu() else "no GPU"
+    count = threads() if _settled else _given_threads() or threads()
     target = _loaded["tf"].keras_learnact_tf_target().decode()
     says = {
         "xla": "handlers for XLA on the CPU",
@@ -79,7 +81,7 @@ def report():
     }
     return [
         f"TensorFlow {tf.__version__}, {gpus}",
-        f"ops: {', '.join(sorted(_kernels))}; built for {target}, {threads()} threads",
+        f"ops: {', '.join(sorted(_kernels))}; built for {target}, {count} threads",
         *(
             f"{what}: {_absent[name] or os.path.basename(library.path(name))}"
             for name, what in says.items()
@@ -108,6 +110,8 @@ def side_by_side(params):
 
 def run(name, settings, x, params, axis, key):
     """The kernel's output. Arguments as of `kernels.run`."""
+    if not _settled:
+        _settle()
     kernel = _kernels[name]
     x = tf.convert_to_tensor(x)
     inputs = [x]
@@ -132,16 +136,27 @@ OP = "the op"
 STABLEHLO = "XLA's handler, through StableHLO"
 
 
-@functools.cache
 def _gpu():
-    """Whether TensorFlow may put a call on a GPU. Asked when a call is made: by then it is settled.
+    """Whether TensorFlow may put a call on a GPU.
 
-    So is the number of threads that TensorFlow was given, which the kernels take over.
+    Before the first call the user may still say which devices TensorFlow gets.
     """
-    wanted = tf.config.threading.get_intra_op_parallelism_threads()
-    if wanted and "KERAS_LEARNACT_NUM_THREADS" not in os.environ:
+    return _settled["gpu"] if _settled else bool(tf.config.get_visible_devices("GPU"))
+
+
+def _settle():
+    """What a call takes over from TensorFlow; whoever only asks about calls must not do this."""
+    wanted = _given_threads()
+    if wanted:
         threads(wanted)
-    return bool(tf.config.get_visible_devices("GPU"))
+    _settled["gpu"] = _gpu()
+
+
+def _given_threads():
+    """How many threads the user gave TensorFlow, which the kernels then use too, or 0."""
+    if "KERAS_LEARNACT_NUM_THREADS" in os.environ:
+        return 0
+    return tf.config.threading.get_intra_op_parallelism_threads()
 
 
 def _way(graph):

@@ -57,10 +57,13 @@ class LayerWithPath(keras.layers.Layer):
 
     @property
     def path(self):
-        """What a call runs now: `"kernel"`, or `"reference: …"`, the formula, and why.
+        """What a call made now runs: `"kernel"`, or `"reference: …"`, the formula, and why.
 
-        Keras' own `path`, a layer's place in its model, is the key by which a `DTypePolicyMap` is
-        asked. A layer that has one keeps that meaning.
+        What was traced before, as a model's `predict` is at its first call, keeps its way.
+
+        It hides Keras' own `path`, a layer's place in its model, by which a `DTypePolicyMap` is
+        asked. A layer that has such a map keeps that meaning; of any other
+        `keras.layers.Layer.path.fget(layer)` is the place.
         """
         if isinstance(self._dtype_policy, keras.dtype_policies.DTypePolicyMap):
             return super().path

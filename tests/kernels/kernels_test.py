@@ -321,6 +321,20 @@ def test_values_and_gradients_are_those_of_the_formula(config, view, dtype, scal
     assert_equal(config, sample(config, *view, dtype, seed, scale))
 
 
+@every_config
+@pytest.mark.parametrize("point", [0.5, -2.0, 1e3, -1e15])
+def test_the_overflow_of_a_gradient_is_seen(config, point):
+    # A float16 gradient that overflows is infinite, and loss scaling looks for that. Two of
+    # opposite signs do not cancel.
+    usual = sample(config, (2,), 0, 1, "float32", 0)
+    usual = usual._replace(x=np.float32([abs(point) if config.positive else point] * 2))
+    _, slope, slopes = run(config, usual._replace(dy=np.float32([1, 0])))
+    for dy in ([np.inf, 0], [np.inf, -np.inf]):
+        _, dx, dparams = run(config, usual._replace(dy=np.float32(dy)))
+        assert not np.isfinite(dx[slope != 0]).any()
+        assert not np.isfinite(dparams[slopes != 0]).any(), (dparams, slopes)
+
+
 @a_config_of_every_kernel
 @pytest.mark.parametrize("shape, axis, groups", [((70_001,), 0, 1), ((311, 17, 9), 1, 17)])
 def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):

@@ -115,6 +115,27 @@ def threads_are_those_that_tensorflow_was_given(folder):
     assert binding.threads() == 1
 
 
+@case
+def what_is_set_after_the_status_was_asked_for_still_counts(folder):
+    import keras_learnact as kla
+
+    gpus = ["GPU:0"]  # as if there were one until the user hides it
+    tf.config.get_visible_devices = lambda kind=None: list(gpus)
+    layer = kla.APL()  # PAU fits its coefficients when it is made, which starts TensorFlow
+    before, path = kla.kernels.report(), layer.path
+    assert ", a GPU" in before, before
+    gpus.clear()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    after = kla.kernels.report()
+    assert ", no GPU" in after and ", 1 threads" in after, after
+    layer(X)
+    binding, _ = kla.kernels.load()
+    assert binding.threads() == 1 and layer.path == "kernel", (path, layer.path)
+    # From the first call on it is settled, as it is in TensorFlow.
+    gpus.append("GPU:0")
+    assert kla.kernels.report() == after
+
+
 # Libraries that are gone, damaged or not what they should be.
 
 

@@ -340,6 +340,29 @@ def test_vectorized_map(name):
 
 
 @every_kernel
+def test_vectorized_map_is_one_call_where_nothing_is_drawn(name, binding):
+    sample = samples()[name]
+    x, *params, _ = sample.arrays()
+
+    def entry(x):
+        key = None if sample.key is None else tf.constant(sample.key)
+        axis = max(sample.axis - 1, 0)
+        return binding.run(name, sample.settings, x, params[0] if params else None, axis, key)
+
+    graph = tf.function(lambda x: tf.vectorized_map(entry, x)).get_concrete_function(x).graph
+    # Only what the output is made of: the call for one entry, which was traced first, is there too.
+    used = {y.op for y in graph.outputs}
+    while more := {array.op for op in used for array in op.inputs} - used:
+        used |= more
+    types = [op.type for op in used]
+    loops = [kind for kind in types if "While" in kind]
+    if binding._kernels[name].random:
+        assert loops and f"KerasLearnact>{name}" not in types  # it is in the loop
+    else:
+        assert types.count(f"KerasLearnact>{name}") == 1 and not loops, types
+
+
+@every_kernel
 def test_vectorized_map_over_parameters(name, binding):
     if binding._kernels[name].pools:
         return

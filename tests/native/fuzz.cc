@@ -5,6 +5,7 @@
 //   fuzz [SECONDS [SEED [FIRST]]]    FIRST: the number of a call, as a failure names it
 
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include <map>
@@ -121,7 +122,7 @@ bool OneCall(const std::string& target, const CpuKernel& kernel, const std::vect
   if (kernel.pools) {
     pieces = num_settings == 1 ? setup.settings[0] : 0;
     if (shape.axis >= 0 && shape.axis < rank && pieces > 0 && pieces < 100 &&
-        shape.sizes[shape.axis] < kMost && !random->OneIn(5)) {
+        llabs(shape.sizes[shape.axis]) < kMost && !random->OneIn(5)) {
       shape.sizes[shape.axis] *= pieces;
     }
     Exact sizes(rank * 8, 0);
