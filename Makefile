@@ -15,7 +15,8 @@ on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-jax kernels test-portable sanitize bench test-gpu bench-gpu lint format wheel venv clean
+.PHONY: help demo test test-jax kernels test-portable sanitize bench test-gpu bench-gpu bazel
+.PHONY: lint format wheel venv clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +39,7 @@ test-portable: wheel ## Try that one wheel on several versions of TensorFlow and
 
 sanitize: .venv/ready ## Fuzz the C++ code for SECONDS=20 under sanitizers; threads and forks too
 	@.venv/bin/python tests/native/run.py fuzz $(or $(SECONDS),20)
+	@.venv/bin/python tests/native/run.py handlers $(or $(SECONDS),20)
 	@.venv/bin/python tests/native/run.py threads
 	@.venv/bin/python tests/native/run.py fork
 	@.venv/bin/python tests/native/run.py cuda 40

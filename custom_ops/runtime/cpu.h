@@ -204,9 +204,10 @@ class StripsOf final : public Strips<T> {
           lane[k] = p[k].v[l];
           dp[k] = 0;
         }
-        dx[l] = f_.template CarefulBackward<T>(lane, x[l], dy[l], dp,
+        const T dy_ = dy[l];  // dx may be in its place
+        dx[l] = f_.template CarefulBackward<T>(lane, x[l], dy_, dp,
                                                Place{place.index + l, place.key});
-        for (int k = 0; k < f_.prepared(); ++k) sums[k * kLanes + l] += Bounded<T>(dp[k], dy[l]);
+        for (int k = 0; k < f_.prepared(); ++k) sums[k * kLanes + l] += Bounded<T>(dp[k], dy_);
       }
     }
   }

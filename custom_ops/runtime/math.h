@@ -147,9 +147,9 @@ HOST_DEVICE R TimesPowerOfTwo(R y, R n) {
   using M = MathNumbers<typename Float<R>::Scalar>;
   const Bits k = BitCast<Bits>(n + R(M::kRound)) - BitCast<Bits>(R(M::kRound));
   // In two steps: 2^n alone may be beyond the normal numbers.
-  const Bits half = k >> 1, one = BitCast<Bits>(R(1.0));
-  const R first = BitCast<R>(ShiftUp(half, Float<R>::kMantissa) + one);
-  const R second = BitCast<R>(ShiftUp(k - half, Float<R>::kMantissa) + one);
+  const Bits half = k >> 1, bias = BitCast<Bits>(R(1.0)) >> Float<R>::kMantissa;
+  const R first = BitCast<R>(ShiftUp(half + bias, Float<R>::kMantissa));
+  const R second = BitCast<R>(ShiftUp(k - half + bias, Float<R>::kMantissa));
   return y * first * second;
 }
 

@@ -155,13 +155,15 @@ bool ReadCall(const Kernel& kernel, bool gradient, const ffi::RemainingArgs& arg
     }
   }
   if (!kernel.check(call, error)) return false;
+  int64_t elements, parameters;
+  if (__builtin_mul_overflow(call.size(), to->batch, &elements) || elements > INT64_MAX / 16 ||
+      __builtin_mul_overflow(call.groups * call.count, to->batch, &parameters) ||
+      parameters > INT64_MAX / 16) {
+    return error->Say("%s: the batch is too large", name);
+  }
   // Entries of one row, or of one group, are all in one view: more groups. Draws are of an entry's
   // own elements.
   if (to->batch > 1 && !kernel.random && (call.outer == 1 || call.groups == 1)) {
-    int64_t size;
-    if (__builtin_mul_overflow(call.size(), to->batch, &size) || size > INT64_MAX / 16) {
-      return error->Say("%s: x is too large", name);
-    }
     call.inner *= call.outer;
     call.outer = 1;
     call.groups *= to->batch;

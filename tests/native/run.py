@@ -1,8 +1,10 @@
 """Builds the native tests with custom_ops/build.py and runs them: python tests/native/run.py [TEST]
 
 fuzz [SECONDS [SEED [FIRST]]]    under AddressSanitizer and UndefinedBehaviorSanitizer
+handlers [SECONDS [SEED [FIRST]]]    the same, of XLA's handlers
 threads [REPEATS]                under ThreadSanitizer
 fork
+cuda [ROUNDS [SEED]]             CUDA's code, emulated on the CPU, under the sanitizers of fuzz
 """
 
 import importlib.util
@@ -26,7 +28,7 @@ SANITIZERS = {
     "threads": ["-fsanitize=thread"],
     "fork": [],
 }
-SANITIZERS["cuda"] = SANITIZERS["fuzz"]
+SANITIZERS["handlers"] = SANITIZERS["cuda"] = SANITIZERS["fuzz"]
 ENVIRONMENT = {
     "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "abort_on_error=1:print_stacktrace=1",
@@ -40,7 +42,8 @@ def build(test):
     flags = SANITIZERS[test]
     extra = [*flags, "-O1", "-g1", "-fno-omit-frame-pointer"] if flags else []
     compile_flags = [*builder.FLAGS, *extra, f"-I{HERE}"]
-    folder = f"native/core-{'fuzz' if test == 'cuda' else test}" if flags else "core"
+    sanitized = "fuzz" if flags is SANITIZERS["fuzz"] else test
+    folder = f"native/core-{sanitized}" if flags else "core"
     with builder.alone(), builder.Builder() as b:
         if test == "cuda":
             emulated = [*compile_flags, "-include", HERE / "cuda_emulation.h"]
@@ -53,8 +56,11 @@ def build(test):
                 )
             targets = ["baseline"]
         else:
-            objects = [b.object(f"native/{test}", cxx, HERE / f"{test}.cc", compile_flags)]
-            targets = builder.TARGETS
+            sources, targets = [HERE / f"{test}.cc"], builder.TARGETS
+            if test == "handlers":
+                sources.append(builder.SOURCES / "xla_ffi.cc")
+                compile_flags += ["-isystem", builder.ffi_headers()]
+            objects = [b.object(f"native/{s.stem}", cxx, s, compile_flags) for s in sources]
         objects += builder.core(b, cxx, extra, folder, targets)
         objects = [o.result() for o in objects]
         program = b.folder / "native" / test
