@@ -5,9 +5,9 @@
 //   fuzz [SECONDS [SEED [FIRST]]]    FIRST: the number of a call, as a failure names it
 
 #include <signal.h>
-#include <stdlib.h>
 #include <time.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -122,7 +122,7 @@ bool OneCall(const std::string& target, const CpuKernel& kernel, const std::vect
   if (kernel.pools) {
     pieces = num_settings == 1 ? setup.settings[0] : 0;
     if (shape.axis >= 0 && shape.axis < rank && pieces > 0 && pieces < 100 &&
-        llabs(shape.sizes[shape.axis]) < kMost && !random->OneIn(5)) {
+        shape.sizes[shape.axis] < kMost && shape.sizes[shape.axis] >= 0 && !random->OneIn(5)) {
       shape.sizes[shape.axis] *= pieces;
     }
     Exact sizes(rank * 8, 0);
@@ -144,7 +144,8 @@ bool OneCall(const std::string& target, const CpuKernel& kernel, const std::vect
   // What was taken fits in memory as it is described.
   Expect(call.outer >= 0 && call.groups >= 0 && call.inner >= 0 && call.count >= 0 && pieces >= 1,
          "a view has no negative sizes");
-  int64_t elements = 1;
+  // Beside a 0 the others may be of any size.
+  int64_t elements = std::count(shape.sizes.begin(), shape.sizes.end(), 0) > 0 ? 0 : 1;
   for (int64_t size : shape.sizes) {
     Expect(size >= 0 && !__builtin_mul_overflow(elements, size, &elements),
            "an impossible size is refused");
