@@ -42,7 +42,6 @@ sanitize: .venv/ready ## Fuzz the C++ code for SECONDS=20 under sanitizers; thre
 	@.venv/bin/python tests/native/run.py handlers $(or $(SECONDS),20)
 	@.venv/bin/python tests/native/run.py threads
 	@.venv/bin/python tests/native/run.py fork
-	@.venv/bin/python tests/native/run.py cuda 40
 
 bench: kernels .venv-jax/ready ## Measure speed and memory as ratios (TORCH_PYTHON: beside PyTorch)
 	@$(on_tensorflow) -m benchmarks.activations $(addprefix --torch_python=,$(TORCH_PYTHON))

@@ -4,7 +4,7 @@ fuzz [SECONDS [SEED [FIRST]]]    under AddressSanitizer and UndefinedBehaviorSan
 handlers [SECONDS [SEED [FIRST]]]    the same, of XLA's handlers
 threads [REPEATS]                under ThreadSanitizer
 fork
-cuda [ROUNDS [SEED]]             CUDA's code, emulated on the CPU, under the sanitizers of fuzz
+cuda [ROUNDS [SEED]]             CUDA's code, emulated on the CPU, likewise; half an hour
 """
 
 import importlib.util
