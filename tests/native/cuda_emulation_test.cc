@@ -1,6 +1,6 @@
 // The loops for a GPU, run on the CPU (cuda_emulation.h), against the loops for the CPU: every
-// kernel, dtype, cut of the shape, alignment. Without arguments it takes some minutes, and under sanitizers half an hour; it prints what it
-// compared, and ends with 1 at the first difference.
+// kernel, dtype, cut of the shape, alignment. Without arguments it takes some minutes, and under
+// sanitizers half an hour; it prints what it compared, and ends with 1 at the first difference.
 //
 //   cuda_emulation_test [ROUNDS [SEED]]      ROUNDS: of shapes at random, 20 by default
 //

@@ -4,14 +4,11 @@
 //
 //   fuzz [SECONDS [SEED [FIRST]]]    FIRST: the number of a call, as a failure names it
 
-#include <signal.h>
-#include <time.h>
-
 #include <algorithm>
 #include <map>
 #include <string>
 
-#include "calls.h"
+#include "fuzzing.h"
 #include "kernels_of_all_targets.h"
 #include "runtime/pool.h"
 
@@ -19,22 +16,6 @@ namespace keras_learnact {
 namespace {
 
 constexpr int64_t kMost = 1 << 17;  // elements of one array
-
-int64_t seed = 1, number = 0;
-char current[200];
-
-void SayWhere() {
-  fprintf(stderr, "In call %lld of seed %lld: %s\nAgain: fuzz 1 %lld %lld\n",
-          static_cast<long long>(number), static_cast<long long>(seed), current,
-          static_cast<long long>(seed), static_cast<long long>(number));
-}
-
-void Expect(bool condition, const char* what) {
-  if (condition) return;
-  fprintf(stderr, "Wrong: %s\n", what);
-  SayWhere();
-  exit(1);
-}
 
 struct Shape {
   std::vector<int64_t> sizes;
@@ -116,8 +97,8 @@ bool OneCall(const std::string& target, const CpuKernel& kernel, const std::vect
   call.key_words = random->OneIn(2) ? 2 : 4;
   Error error;
   int64_t pieces = 1;
-  snprintf(current, sizeof(current), "%s for %s, rank %lld, axis %lld", kernel.name, target.c_str(),
-           static_cast<long long>(rank), static_cast<long long>(shape.axis));
+  current = std::string(kernel.name) + " for " + target + ", rank " + std::to_string(rank) +
+            ", axis " + std::to_string(shape.axis);
   bool taken;
   if (kernel.pools) {
     pieces = num_settings == 1 ? setup.settings[0] : 0;
@@ -210,20 +191,13 @@ int Fuzz(double seconds, int64_t first) {
   std::vector<std::vector<Setup>> usual;
   for (const CpuKernel* kernel : targets[0].kernels) usual.push_back(UsualSetups(*kernel, &search));
 
-  timespec start, now;
-  clock_gettime(CLOCK_MONOTONIC, &start);
   std::map<std::string, int64_t> carried_out;
-  for (number = first;; ++number) {
-    if (number % 16 == 0) {
-      clock_gettime(CLOCK_MONOTONIC, &now);
-      if ((now.tv_sec - start.tv_sec) + 1e-9 * (now.tv_nsec - start.tv_nsec) > seconds) break;
-    }
-    Random random(static_cast<uint64_t>(seed) * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(number));
-    const Target& target = targets[random.Below(static_cast<int64_t>(targets.size()))];
-    const int64_t k = random.Below(static_cast<int64_t>(target.kernels.size()));
+  MakeCalls(seconds, first, [&](Random* random) {
+    const Target& target = targets[random->Below(static_cast<int64_t>(targets.size()))];
+    const int64_t k = random->Below(static_cast<int64_t>(target.kernels.size()));
     const std::string name = std::string(target.kernels[k]->name) + ", " + target.name;
-    carried_out[name] += OneCall(target.name, *target.kernels[k], usual[k], &random);
-  }
+    carried_out[name] += OneCall(target.name, *target.kernels[k], usual[k], random);
+  });
   printf("%lld calls, seed %lld. Carried out:\n", static_cast<long long>(number - first),
          static_cast<long long>(seed));
   bool all = true;
@@ -242,9 +216,5 @@ int Fuzz(double seconds, int64_t first) {
 }  // namespace keras_learnact
 
 int main(int count, char** arguments) {
-  const double seconds = count > 1 ? atof(arguments[1]) : 20;
-  if (count > 2) keras_learnact::seed = atoll(arguments[2]);
-  // With abort_on_error a sanitizer ends so; see run.py.
-  signal(SIGABRT, [](int) { keras_learnact::SayWhere(); });
-  return keras_learnact::Fuzz(seconds, count > 3 ? atoll(arguments[3]) : 0);
+  return keras_learnact::FuzzerMain("fuzz", keras_learnact::Fuzz, count, arguments);
 }

@@ -5,14 +5,11 @@
 //
 //   handlers [SECONDS [SEED [FIRST]]]    FIRST: the number of a call, as a failure names it
 
-#include <signal.h>
-#include <time.h>
-
 #include <algorithm>
 #include <memory>
 #include <string>
 
-#include "calls.h"
+#include "fuzzing.h"
 #include "runtime/pool.h"
 #include "xla/ffi/api/c_api.h"
 
@@ -28,22 +25,6 @@ namespace {
 
 constexpr int64_t kMost = 1 << 17;       // elements of an array that is really there
 constexpr double kAny = INT64_MAX / 16;  // elements of any array that a handler may take
-
-int64_t seed = 1, number = 0;
-std::string current;
-
-void SayWhere() {
-  fprintf(stderr, "In call %lld of seed %lld: %s\nAgain: handlers 1 %lld %lld\n",
-          static_cast<long long>(number), static_cast<long long>(seed), current.c_str(),
-          static_cast<long long>(seed), static_cast<long long>(number));
-}
-
-void Expect(bool condition, const char* what) {
-  if (condition) return;
-  fprintf(stderr, "Wrong: %s\n", what);
-  SayWhere();
-  exit(1);
-}
 
 using Sizes = std::vector<int64_t>;
 
@@ -464,19 +445,12 @@ int Fuzz(double seconds, int64_t first) {
   std::vector<std::vector<Setup>> usual;
   for (int i = 0; i < count; ++i) usual.push_back(UsualSetups(*kernels[i], &search));
 
-  timespec start, now;
-  clock_gettime(CLOCK_MONOTONIC, &start);
   std::vector<int64_t> carried_out(2 * count);
-  for (number = first;; ++number) {
-    if (number % 16 == 0) {
-      clock_gettime(CLOCK_MONOTONIC, &now);
-      if ((now.tv_sec - start.tv_sec) + 1e-9 * (now.tv_nsec - start.tv_nsec) > seconds) break;
-    }
-    Random random(static_cast<uint64_t>(seed) * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(number));
-    const int index = static_cast<int>(random.Below(count));
-    const bool gradient = random.OneIn(2);
-    carried_out[2 * index + gradient] += OneCall(index, gradient, usual[index], &random);
-  }
+  MakeCalls(seconds, first, [&](Random* random) {
+    const int index = static_cast<int>(random->Below(count));
+    const bool gradient = random->OneIn(2);
+    carried_out[2 * index + gradient] += OneCall(index, gradient, usual[index], random);
+  });
   printf("%lld calls, seed %lld. Carried out, %s:\n", static_cast<long long>(number - first),
          static_cast<long long>(seed), CpuTarget());
   bool all = true;
@@ -493,9 +467,5 @@ int Fuzz(double seconds, int64_t first) {
 }  // namespace keras_learnact
 
 int main(int count, char** arguments) {
-  const double seconds = count > 1 ? atof(arguments[1]) : 20;
-  if (count > 2) keras_learnact::seed = atoll(arguments[2]);
-  // With abort_on_error a sanitizer ends so; see run.py.
-  signal(SIGABRT, [](int) { keras_learnact::SayWhere(); });
-  return keras_learnact::Fuzz(seconds, count > 3 ? atoll(arguments[3]) : 0);
+  return keras_learnact::FuzzerMain("handlers", keras_learnact::Fuzz, count, arguments);
 }

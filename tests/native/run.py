@@ -1,7 +1,7 @@
 """Builds the native tests with custom_ops/build.py and runs them: python tests/native/run.py [TEST]
 
 fuzz [SECONDS [SEED [FIRST]]]    under AddressSanitizer and UndefinedBehaviorSanitizer
-handlers [SECONDS [SEED [FIRST]]]    the same, of XLA's handlers
+handlers [SECONDS [SEED [FIRST]]]  the same, of XLA's handlers
 threads [REPEATS]                under ThreadSanitizer
 fork
 cuda [ROUNDS [SEED]]             CUDA's code, emulated on the CPU, likewise; half an hour
