@@ -60,6 +60,9 @@ class Maxout(LayerWithPath):
         axis, channels = self._channels(inputs.shape)
         if not self._why_not(keras.backend.standardize_dtype(inputs.dtype)):
             return kernels.run(self.kernel(), inputs, None, axis)
+        if 0 in inputs.shape:
+            # `ops.max` refuses an empty input in TensorFlow's eager mode, although its axis is not.
+            return ops.split(inputs, self.pieces, axis=axis)[0]
         shape = ops.shape(inputs)
         split = (*shape[:axis], channels // self.pieces, self.pieces, *shape[axis + 1 :])
         return maximum(ops.reshape(inputs, split), axis + 1)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import ops
 
+from keras_learnact import kernels
 from keras_learnact.layers.maxout import Maxout, MaxoutConv2D, MaxoutDense
 from tests.numeric import call, gradients
 
@@ -51,6 +52,12 @@ def test_nan_in_a_group_gives_nan(compiled):
     model = keras.Sequential([keras.Input((6,)), Maxout()])
     model.compile(jit_compile=compiled, run_eagerly=not compiled)
     np.testing.assert_array_equal(model.predict(x, verbose=0), [[np.nan, np.nan, 4]])
+
+
+def test_an_empty_input_gives_an_empty_output():
+    with kernels.disabled():
+        assert Maxout(pieces=2)(np.zeros((0, 6), "float32")).shape == (0, 3)
+    assert Maxout(pieces=2)(np.zeros((0, 6), "float32")).shape == (0, 3)
 
 
 def test_unknown_sizes_of_other_axes_and_masks():
