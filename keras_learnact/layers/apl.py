@@ -5,7 +5,7 @@ from statistics import NormalDist
 import keras
 from keras import ops
 
-from keras_learnact import kernels
+from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -122,6 +122,11 @@ class APL(LearnableActivation):
 
     def kernel(self, training):
         return kernels.Call(KERNEL, (self.num_hinges,))
+
+    def expression(self, x, slopes, hinges):
+        sp = expressions.sympy()
+        terms = [a * sp.Max(0, b - x) for a, b in zip(slopes, hinges, strict=True)]
+        return sp.Add(sp.Max(0, x), *terms)
 
     def text(self, slopes, hinges):
         terms = ["max(0, x)"]

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from keras.src.backend.common import global_state
 
-from keras_learnact import kernels
+from keras_learnact import bounds, expressions, kernels
 
 PACKAGE = "keras_learnact"
 SHARING_WORDS = ("layer", "channel", "unit")
@@ -146,6 +146,27 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         """
         return f"{type(self).__name__} has no compiled kernel"
 
+    def expression(self, x, **parameters):
+        """One group's function as an exact SymPy expression, as at inference, for every finite x.
+
+        Sums, products, integer powers, exp, sin, cos, tanh, erf, log, sqrt, Abs, Max, Min, and
+        Piecewise with conditions linear in x; no floating-point numbers. The layer's guards
+        (bounds on values or on time) are part of it.
+
+        Args:
+            x: a real SymPy symbol.
+            **parameters: for each parameter a list of `count` SymPy numbers, or of real symbols,
+                which give the general formula.
+
+        Raises:
+            NotImplementedError: for symbols, where the form of the function depends on their
+                values.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what its expression is: it needs a method "
+            "`expression(x, **parameters)`, see LearnableActivation."
+        )
+
     def text(self, **parameters):
         """The right-hand side of one group's formula, as plain text in `x`.
 
@@ -201,6 +222,232 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
             f"{head} = {self.text(**{name: value[g] for name, value in values.items()})}"
             for g, head in enumerate(heads)
         )
+
+    # The function as an expression, all of it from `expression`.
+
+    def sympy(self, group=0):
+        """One group's function with its current coefficients as an exact SymPy expression.
+
+        Needs `pip install 'keras_learnact[analysis]'`, as `latex` and `to_c` do.
+
+        Args:
+            group: which set of parameters.
+
+        Returns:
+            An expression in `sympy.Symbol("x", real=True)`, without floating-point numbers; see
+            `expression`.
+
+        Raises:
+            ValueError: for a layer that is not built, an unknown group, or coefficients that are
+                not finite.
+
+        Example:
+
+        >>> PAU((1, 1), initial=([0.5, -1.25], [2.0])).sympy()
+        (1/2 - 5*x/4)/(2*Abs(x) + 1)
+        """
+        return self._expression("sympy()", group)
+
+    def latex(self, group=None):
+        """The function with its current coefficients, to six digits, as LaTeX.
+
+        Args:
+            group: which set of parameters. None: all, below each other in an `aligned`.
+
+        Returns:
+            `f(x) = …`, with `f_{0}(x)`, `f_{1}(x)`, … where there are several groups.
+
+        Raises:
+            ValueError: as `sympy`.
+
+        Example:
+
+        >>> print(PAU((1, 1), initial=([0.5, -1.25], [2.0])).latex())
+        f(x) = \\frac{0.5 - 1.25 x}{1 + 2 \\left|x\\right|}
+        """
+        self._assert_built("latex()")
+        shown = range(self.groups) if group is None else [group]
+        lines = [expressions.latex(self._expression("latex()", g)) for g in shown]
+        heads = ["f(x)"] if self.groups == 1 else [f"f_{{{g}}}(x)" for g in shown]
+        if len(lines) == 1:
+            return f"{heads[0]} = {lines[0]}"
+        rows = (f"{head} &= {line}" for head, line in zip(heads, lines, strict=True))
+        return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+    def to_c(self, name=None, dtype="float32"):
+        """C99 source text of the function with its current coefficients, which needs nothing of us.
+
+        It is evaluated in double and right for every finite x; f(±∞) is what the layer gives, and
+        f(nan) is nan. Not for `-ffast-math`.
+
+        Args:
+            name: the C function's name. Default: the layer's.
+            dtype: "float32" or "float64": whether it takes and returns a `float` or a `double`.
+
+        Returns:
+            A self-contained part of a C file: `float name(float x)`, or, where there are several
+            groups, `float name(float x, int group)`, which gives nan for a group that is not
+            there.
+
+        Raises:
+            ValueError: as `sympy`, for a name that is not a C identifier, or another dtype.
+
+        Example:
+
+        >>> with open("pau.c", "w") as file:
+        ...     file.write(model.layers[1].to_c("pau"))
+        """
+        self._assert_built("to_c()")
+        name = self.name if name is None else name
+        expressions.check_c(name, dtype)
+        values = [self._values_of_group("to_c()", g) for g in range(self.groups)]
+        x, table = expressions.symbol("x"), None
+        if self.groups > 1:
+            symbols = {
+                p.name: [expressions.symbol(f"{p.name}_{i}") for i in range(p.count)]
+                for p in self.parameter_list()
+            }
+            try:
+                general = self.expression(x, **symbols)
+            except NotImplementedError:  # its form depends on the numbers
+                pass
+            else:
+                table = {
+                    s: [float(value[parameter][i]) for value in values]
+                    for parameter, row in symbols.items()
+                    for i, s in enumerate(row)
+                }
+        return expressions.to_c(
+            name,
+            dtype,
+            [general] if table else [self.sympy(g) for g in range(self.groups)],
+            table,
+            self.curve([-math.inf, math.inf]).tolist(),
+            f"{type(self).__name__} {self.name!r}, written by keras_learnact.",
+        )
+
+    def _expression(self, what, group):
+        values = self._values_of_group(what, group)
+        numbers = {name: list(map(expressions.exact, value)) for name, value in values.items()}
+        return self.expression(expressions.symbol("x"), **numbers)
+
+    def _values_of_group(self, what, group):
+        self._assert_built(what)
+        layer = f"{type(self).__name__} {self.name!r}"
+        if isinstance(group, bool) or not isinstance(group, int) or not 0 <= group < self.groups:
+            raise ValueError(
+                f"{layer}: {what} needs a group from 0 to {self.groups - 1}. "
+                f"Received: group={group!r}"
+            )
+        values = {name: value[group] for name, value in self.parameters().items()}
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                raise ValueError(
+                    f"{layer}: {what} needs finite coefficients. "
+                    f"Received: {name}={value.tolist()} in group {group}."
+                )
+        return values
+
+    # What is certain of every activation, see keras_learnact.bounds.
+
+    def range(self, lo, hi):
+        """Certain bounds of what the layer returns between two numbers.
+
+        They hold for every number x of the layer's dtype with lo <= x <= hi, at inference, by the
+        formula and by the kernel, with all their rounding. Where the function is rational or
+        piecewise linear they are its exact least and greatest value but for that rounding;
+        elsewhere certified interval arithmetic encloses both.
+
+        Args:
+            lo, hi: numbers or arrays that broadcast; lo <= hi, and ±inf may stand among them.
+
+        Returns:
+            `(least, greatest)`: NumPy float64 arrays `[groups, *shape of lo and hi]`. ±inf where
+            the function grows without bound, overflows, or may have a pole.
+
+        Raises:
+            ValueError: the layer has no parameters yet, or some are not finite; lo > hi, or nan.
+            ImportError: SymPy or python-flint is not installed.
+
+        Example:
+
+        >>> layer = PAU(degrees=(2, 0), initial=((0, 0, 1), ()))  # x²
+        >>> least, greatest = layer.range(-1, 3)  # [0.], [9.000002]
+        """
+        return bounds.value_range(self, lo, hi)
+
+    def lipschitz(self, lo, hi):
+        """The largest magnitude of the derivative between two numbers.
+
+        It is that of the exact function f, not of a gradient that was computed in float32, rounded
+        up: |f(x) - f(y)| is at most so many times |x - y|. A kink counts with the slopes on both
+        of its sides; over a jump, or a pole, it is inf.
+
+        Args:
+            lo, hi: see `range`.
+
+        Returns:
+            NumPy float64 array `[groups, *shape of lo and hi]`.
+
+        Raises:
+            ValueError, ImportError: as `range`.
+        """
+        return bounds.lipschitz(self, lo, hi)
+
+    def extrema(self, lo, hi):
+        """Where the function turns between two numbers.
+
+        A turn is where it ends to rise and begins to fall, or the other way round: at a smooth
+        extremum, at a kink, or by a jump. A flat stretch between a rise and a fall counts once, in
+        its middle; one without a fall after the rise does not (ReLU has no extremum). Where the
+        function is rational or piecewise linear none is missed, and x is exact to a few float64
+        units; elsewhere turns are not seen that change the value by less than the layer rounds.
+
+        Args:
+            lo, hi: two numbers, lo < x < hi; ±inf are allowed.
+
+        Returns:
+            For every group a list of `keras_learnact.bounds.Extremum(x, value, kind)`, in order of
+            x; `kind` is "minimum" or "maximum".
+
+        Raises:
+            ValueError, ImportError: as `range`. Also ValueError where the function turns too often
+                to be listed, say in hundreds of waves.
+        """
+        return bounds.extrema(self, lo, hi)
+
+    def interval(self, low, high):
+        """Bounds of the output where every input element is known to lie between two numbers.
+
+        It is `range` for every element, with the function of the element's own group: a step of
+        interval bound propagation.
+
+        Args:
+            low, high: array-likes of the layer's input shape, the batch first; low <= high.
+
+        Returns:
+            Two NumPy float64 arrays of that shape.
+
+        Raises:
+            ValueError, ImportError: as `range`. Also ValueError for shapes that differ, or are not
+                the layer's.
+        """
+        return bounds.interval(self, low, high)
+
+    def slopes(self, low, high):
+        """Bounds of the exact derivative where every input element lies between two numbers.
+
+        Args:
+            low, high: see `interval`.
+
+        Returns:
+            Two NumPy float64 arrays of that shape. At a kink they hold the slopes of both sides,
+            at a jump ±inf.
+
+        Raises:
+            ValueError, ImportError: as `interval`.
+        """
+        return bounds.slopes(self, low, high)
 
     # Keras' side.
 

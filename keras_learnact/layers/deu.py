@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_learnact import kernels
+from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -154,6 +154,16 @@ class DEU(LearnableActivation):
     def kernel(self, training):
         guards = (math.inf if g is None else g for g in (self.max_exponent, self.limit))
         return kernels.Call(KERNEL, tuple(map(kernels.bits, (self.epsilon, *guards))))
+
+    def expression(self, x, a, b, c, c1, c2):
+        numbers = [a[0], b[0], c[0], c1[0], c2[0]]
+        if not all(number.is_number for number in numbers):
+            raise NotImplementedError(
+                "DEU's expression needs numbers: which row of the table in its docstring holds "
+                f"depends on them. Received: {', '.join(map(str, numbers))}. Use layer.sympy()."
+            )
+        guards = self.epsilon, self.max_exponent, self.limit
+        return _expression(x, *numbers, *guards, np.finfo(self._math_dtype))
 
     def text(self, a, b, c, c1, c2):
         numbers = [ops.convert_to_tensor(p[0]) for p in (a, b, c, c1, c2)]
@@ -417,6 +427,170 @@ def _unit(a, b, c, c1, c2, epsilon, max_exponent):
         max_exponent=exponent,
         reach=ops.where(linear, largest, reach + ops.zeros_like(alpha)),
     )
+
+
+def _expression(x, a, b, c, c1, c2, epsilon, max_exponent, limit, info):
+    """deu() of five exact numbers as it would be in exact arithmetic, guards included.
+
+    Its formulas in x itself, not in t = rate x: the rate only says where time ends. The driven part
+    is l1 f1 + l2 f2 + a rest for all x > 0: the series are there for rounding only.
+    """
+    sp = expressions.sympy()
+    exact, clip = expressions.exact, expressions.clip
+    largest = float(info.max)
+    reach, most, far, far_spread = (exact(largest**power) for power in (0.5, 0.7, 0.22, 0.45))
+    highest = 0.4 * math.log(largest)
+    exponent = exact(highest if max_exponent is None else min(max_exponent, highest))
+    limit = None if limit is None else exact(info.dtype.type(limit))
+
+    def less(one, other):  # numbers with square roots, which SymPy may not compare exactly
+        return bool(sp.N(one, 30) < sp.N(other, 30))
+
+    second, has_b, has_c = (bool(abs(p) >= exact(info.dtype.type(epsilon))) for p in (a, b, c))
+    first, step = not second and has_b, has_c and not (second or has_b)
+    if not (second or has_b or has_c):
+        return x if limit is None else clip(x, -limit, limit)
+    if step:
+        sharpness = expressions.decimal(SHARPNESS)
+        t = clip(x, -exact(highest) / sharpness, far)
+        y = 1 / (c * (1 + sp.exp(-sharpness * t)))
+        return y if limit is None or 1 / abs(c) <= limit else clip(y, -limit, limit)
+    a = a if second else sp.S.Zero
+    b = b if has_b else sp.S.Zero
+    c = c if has_c else sp.S.Zero
+    c1, c2 = clip(c1, -reach, reach), clip(c2, -reach, reach)
+
+    # The exponents.
+    alpha = -b / (2 * a) if second else sp.S.Zero
+    eta = c / a if second else sp.S.Zero
+    delta = alpha**2 - eta
+    root = sp.sqrt(abs(delta))
+    real = bool(delta > 0)
+    spread = real and less(abs(alpha) / 4, root)
+    offset = (sp.sign(a) if b < 0 else -sp.sign(a)) * root if real else sp.S.Zero
+    fast, slow = (alpha + offset, alpha - offset) if second else (sp.S.Zero, -c / b)
+
+    # Where time ends, with the rate of _unit().
+    k_a, k_b, k_c = (math.frexp(p)[1] - 1 if p else 0 for p in (a, b, c))
+    if second:
+        k = -(k_a // 2) - 28
+        k = max(k, k_b - k_a) if has_b else k
+        k = max(k, -((k_a - k_c) // 2)) if has_c else k
+    else:
+        k = (max(k_c, 0) if has_c else 0) - k_b
+    top = info.maxexp - 1
+    rate = sp.Integer(2) ** min(max(k, -(top * 9 // 10)), top * 3 // 4)
+    position = sp.S.Zero
+    if delta != 0:
+        position = delta / (alpha**2 + abs(eta)) / expressions.decimal(BAND)
+    if spread or first:
+        slow_gain = 1 / (a * rate * fast) if spread else rate**-2
+        far = exact(min(max(float(reach / max(abs(sp.N(slow_gain)), 1)), far), far_spread))
+
+    def until(growth):
+        return exponent / growth if less(exponent * rate / far, growth) else far / rate
+
+    start = -until(_exact_fall(position - 1) * max(-fast, -slow, key=sp.N))
+    end = until(max(fast, slow, key=sp.N))
+
+    t = clip(x, start, end)
+
+    def exp(growth, after):
+        """e^(growth t), which stops growing at e^max_exponent."""
+        held = not after and less(exponent * (1 + exact(2.0**-40)), growth * start)
+        return sp.exp(sp.Min(exponent, growth * t, evaluate=False) if held else growth * t)
+
+    def bases(after):
+        """f1 and f2, the latter in t itself, after or before 0."""
+        if spread or first:
+            return exp(fast, after), exp(slow, after)
+        e = exp(alpha, after)
+        if delta == 0:
+            return e, t * e
+        if not real:
+            return e * sp.cos(root * t), e * sp.sin(root * t) / root
+        # The larger exponent first. It is a difference of exponentials without cancellation.
+        side = 1 if after else -1
+        larger, smaller = exp(alpha + side * root, after), exp(alpha - side * root, after)
+        if not (larger.has(sp.Min) or smaller.has(sp.Min)):
+            ratio = sp.exp(-2 * side * root * t)
+            return (larger + smaller) / 2, larger * (side - side * ratio) / (2 * root)
+        apart = (larger + smaller) / 2, side * (larger - smaller) / (2 * root)
+        near = sp.sqrt(exact(NEAR)) / root
+        if not less(exponent, (abs(alpha) + root) * near):
+            return apart
+        # Near 0, with a small max_exponent: there it is e^(alpha t) that stops growing.
+        up, down = sp.exp(root * t), sp.exp(-root * t)
+        close = e * (up + down) / 2, e * (up - down) / (2 * root)
+        return [sp.Piecewise((f, x <= -near), (g, True)) for f, g in zip(apart, close, strict=True)]
+
+    # The weights of f1 and f2: k of the free part, l of the driven one.
+    k1, k2, l1, l2 = sp.S.Zero, c1, sp.S.Zero, sp.S.Zero
+    if second:
+        below, above = 1 - _exact_fall(-position), 1 - _exact_fall(position)
+        at = 1 - below - above
+        on_fast, on_slow = (above * p for p in ((c2, c1) if b < 0 else (c1, c2)))
+        if has_b and not has_c:
+            on_fast, on_slow = clip(-a * c1 / b, -most, most), c2
+        if spread:
+            k1, k2 = on_fast, clip(on_slow, -most, most)
+            l1 = 1 / (2 * a * fast * offset)
+            l2 = -l1
+        else:
+            k1 = below * c1 + at * c2 + on_fast + on_slow
+            k2 = below * sp.sign(a) * root * c2 + at * c1 + offset * (on_fast - on_slow)
+            k2 = sp.Max(-most * rate, sp.Min(most * rate, k2))
+            if has_c:
+                l1, l2 = -1 / c, alpha / c
+        k1 = clip(k1, -most, most)
+
+    if has_c:
+        rest = (1 - exp(slow, True)) / c if spread or first else 1 / c
+    else:
+        rest = t / b if has_b else t**2 / (2 * a)
+
+    # Parts are kept within ± reach. That is left out where it cannot be seen: where they are not so
+    # large, or where f is at its limit even if all others are against it.
+    longest = max(-start, end, key=sp.N)
+    largest_f1 = largest_f2 = sp.exp(exponent)
+    if second and not spread:
+        largest_f2 *= longest if delta == 0 else min(longest, 1 / root, key=sp.N)
+    sizes = [
+        (abs(k1) + abs(l1)) * largest_f1,
+        (abs(k2) + abs(l2)) * largest_f2,
+        (1 + sp.exp(exponent)) / abs(c) if has_c else abs(rest.subs(t, end)),
+    ]
+
+    def total(*parts):
+        bounded = []
+        for i, part in enumerate(parts):
+            others = sum(sizes) - sizes[i]
+            seen = limit is None or less(reach - limit, others)
+            bounded.append(clip(part, -reach, reach) if seen and less(reach, sizes[i]) else part)
+        return sp.Add(*bounded), bounded != list(parts)
+
+    if first and not has_c:  # linear, without an end of time
+        negative, positive = c1, c1 + x / b
+        sizes = [sp.oo]
+    else:
+        f1, f2 = bases(after=False)
+        negative, _ = total(k1 * f1, k2 * f2)
+        f1, f2 = bases(after=True)
+        positive, bounded = total((k1 + l1) * f1, (k2 + l2) * f2, rest)
+        if bounded and second:
+            early, _ = total(k1 * f1, k2 * f2, l1 * f1 + l2 * f2 + rest)
+            radius = abs(fast) if real else sp.sqrt(abs(eta))
+            late = positive
+            positive = early if radius == 0 else sp.Piecewise((early, x < 1 / radius), (late, True))
+    y = sp.Piecewise((positive, x > 0), (negative, True))
+    return y if limit is None or not less(limit, sum(sizes)) else clip(y, -limit, limit)
+
+
+def _exact_fall(x):
+    """1 - _rise(x) of an exact number."""
+    if x <= 0 or x >= 1:
+        return expressions.exact(1.0 if x <= 0 else 0.0)
+    return 1 - x**3 * (10 - x * (15 - 6 * x))
 
 
 def _only(condition, value):

@@ -1,9 +1,10 @@
 """Mixture: a learned weighted sum of fixed activations."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from keras_learnact import kernels
+from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -128,6 +129,17 @@ class Mixture(LearnableActivation):
                     f"keras.activations, not {_name(activation)}"
                 )
         return kernels.Call(KERNEL, tuple(map(known.index, self._functions)))
+
+    def expression(self, x, w):
+        sp = expressions.sympy()
+        largest = expressions.exact(np.finfo(self._math_dtype).max)
+        terms = []
+        for number, activation, function in zip(w, self.activations, self._functions, strict=True):
+            term = expressions.of_callable(function, x, f"Mixture's {_name(activation)}")
+            if expressions.keras_name(function) in (None, "exponential"):  # may overflow
+                term = expressions.clip(term, -largest, largest)
+            terms.append(number * term)
+        return sp.Add(*terms)
 
     def text(self, w):
         names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_learnact import fitting, kernels
+from keras_learnact import expressions, fitting, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -116,6 +116,17 @@ class PAU(LearnableActivation):
     def kernel(self, training):
         return kernels.Call(RATIONAL, (self.degrees[0] + 1, ord(self.version)))
 
+    def expression(self, x, numerator, denominator):
+        p = expressions.polynomial(numerator, x)
+        if self.version == "A":
+            magnitudes = list(map(expressions.absolute, denominator))
+            return p / (1 + expressions.polynomial(magnitudes, expressions.absolute(x), 1))
+        t = expressions.polynomial(denominator, x, 0 if self.version == "C" else 1)
+        if self.version == "N":
+            return p / (1 + t)
+        one = expressions.decimal(fitting.EPSILON) if self.version == "C" else 1
+        return p / (one + expressions.absolute(t))
+
     def text(self, numerator, denominator):
         numerator = polynomial_text(numerator)
         first, constant = (0, f"{fitting.EPSILON:g}") if self.version == "C" else (1, "1")
@@ -167,6 +178,8 @@ def rational(x, numerator, denominator, version):
     """
     a = _coefficients(numerator)
     b = _coefficients(denominator)
+    if kernels.is_portable():
+        return _rational_in_plain_operations(x, a, b, version)
     first = 0 if version == "C" else 1  # the power of x that belongs to b[0]
     dtype, info = x.dtype, limits(x.dtype)
     top = info.maxexp - 1  # 2^top is the largest power of two
@@ -216,8 +229,58 @@ def rational(x, numerator, denominator, version):
     shift = ops.clip(shift + exponent_of_p, -2 * top, 2 * top)
     up, up2 = power_of_two(shift // 2, dtype), power_of_two(shift - shift // 2, dtype)
     value = ops.stop_gradient(y) * up * up2
-    value = ops.where(infinite & _grows(a, b, first), _signed_infinity(value), value)
+    grows = _degree(a) > _degree(b, first)
+    value = ops.where(infinite & grows, _signed_infinity(value), value)
     return ops.where(beyond, value, y * ops.where(beyond, 1.0, up) * ops.where(beyond, 1.0, up2))
+
+
+def _rational_in_plain_operations(x, a, b, version):
+    """`rational` for an export: a third of its operations, which any runtime has.
+
+    With x = r / t, r the part of x within ±X and t <= 1, both polynomials are homogeneous:
+    P = t^-m Σ a_j r^j t^(m-j), and no power of r or t leaves the dtype. That reaches to |x| = X²;
+    from there on f is its leading term, |x|^(degree of P − degree of Q) times a constant.
+    """
+    first = 0 if version == "C" else 1
+    m, n = len(a) - 1, first + len(b) - 1
+    info = limits(x.dtype)
+    bound = 2.0 ** (3 * info.maxexp // 4 // max(m, n))  # X; its largest power is 2^96 in float32
+
+    size = ops.minimum(ops.abs(x), info.max)
+    r = ops.clip(x, -bound, bound)
+    t = ops.maximum(bound / ops.maximum(size, bound), 1 / bound)
+    powers = [1.0, t]
+    while len(powers) <= max(m, n):
+        powers.append(powers[-1] * t)
+
+    def homogeneous(coefficients, r):
+        total = coefficients[-1]
+        for k, c in enumerate(coefficients[-2::-1], 1):
+            total = total * r + c * powers[k]
+        return total
+
+    p = homogeneous(a, r)
+    q = fitting.EPSILON * powers[n] if version == "C" else powers[n]
+    if b:
+        b, s = ([ops.abs(c) for c in b], ops.abs(r)) if version == "A" else (b, r)
+        inner = homogeneous(b, s) if version == "C" else homogeneous(b, s) * s
+        q = q + (ops.abs(inner) if version in "BC" else inner)
+    if version == "N":  # may have a pole: no 0 / 0
+        q = ops.where(ops.abs(q) < info.tiny, info.tiny, q)
+    y = p * powers[n - m] / q if n > m else p / (q * powers[m - n])
+
+    beyond = ops.log(ops.maximum(size / bound**2, 1.0))
+    growth = ops.cast(_degree(a) - _degree(b, first), x.dtype)
+    # Not every runtime passes nan through minimum and maximum.
+    return ops.where(ops.isnan(x), x, y * ops.exp(growth * beyond))
+
+
+def _degree(coefficients, first=0):
+    """Of a polynomial, its leading zeros left out; 0 also where all coefficients are 0."""
+    degree = 0
+    for k, c in enumerate(coefficients, first):
+        degree = ops.where(c != 0, k, degree)
+    return degree
 
 
 def _formula(x, p, settings, key):
@@ -270,17 +333,6 @@ def _largest_exponent(values, coefficients, exponents, top, at_least):
 def _exponent_of_coefficient(c, top):
     # Not less: what a tiny coefficient is multiplied with must be a number too.
     return ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
-
-
-def _grows(a, b, first):
-    """Whether P/Q is unbounded: the degree of P, leading zeros left out, exceeds that of Q."""
-    grows = ops.zeros_like(a[0], dtype="bool")
-    degree_of_q = 0
-    for k, c in enumerate(b, first):
-        degree_of_q = ops.where(c != 0, k, degree_of_q)
-    for j, c in enumerate(a):
-        grows = ops.where(c != 0, j > degree_of_q, grows)
-    return grows
 
 
 def _signed_infinity(y):

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_learnact import fitting, kernels
+from keras_learnact import expressions, fitting, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -79,6 +79,9 @@ class SLAF(LearnableActivation):
 
     def kernel(self, training):
         return kernels.Call(RATIONAL, (self.order + 1, ord("A")))
+
+    def expression(self, x, coefficients):
+        return expressions.polynomial(coefficients, x)
 
     def text(self, coefficients):
         return polynomial_text(coefficients)

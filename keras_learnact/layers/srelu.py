@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_learnact import kernels
+from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -108,6 +108,15 @@ class SReLU(LearnableActivation):
             name: ops.where(frozen, ops.stop_gradient(value), value)
             for name, value in super()._values().items()
         }
+
+    def expression(self, x, t_left, a_left, t_right, a_right):
+        sp = expressions.sympy()
+        low, high = sp.Min(t_left[0], t_right[0]), sp.Max(t_left[0], t_right[0])
+        return sp.Piecewise(
+            (high + a_right[0] * (x - high), x >= high),
+            (low + a_left[0] * (x - low), x <= low),
+            (x, True),
+        )
 
     def text(self, t_left, a_left, t_right, a_right):
         low, high = sorted((t_left[0], t_right[0]))

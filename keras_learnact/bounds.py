@@ -1,0 +1,1618 @@
+"""What a learned activation can return: certain bounds of its values and of its slopes.
+
+From `LearnableActivation.expression`, the function f of one group as an exact expression, a `Table`
+is made once for each set of coefficients. It cuts the numbers of the layer's dtype into cells, in
+each of which f is certainly monotone, or varies by less than the layer rounds. The least value
+between lo and hi then is that at lo, at hi, or at the end of a cell between them.
+
+Why the bounds are certain:
+
+1. *Where f turns.* f is taken apart at the roots of what stands in its Abs, Max, Min and Piecewise
+   conditions. Where the part between two of them is a rational function N/D with rational
+   coefficients, it turns at real roots of N'D - ND' only, has poles at those of D only, and its
+   slope turns at those of the next derivative's numerator. FLINT isolates all real roots of these
+   integer polynomials in exact arithmetic, so none is missed, and the sign between two of them is
+   exact. Any other part (exp, sin, tanh, …) is bisected: a cell is done when interval arithmetic
+   with derivatives (`_jet`) proves the sign of f' in it, or that f varies less than the layer
+   rounds. Every operation on intervals is rounded outward by 2^-50 of its result, more than the
+   errors of the C library's functions.
+
+2. *What the layer rounds.* `_rounding` follows the expression, node by node, for all x of a cell:
+   it adds up how far a computed value can be from the exact one if every operation errs by a few
+   units in the last place (`_ARITHMETIC`), exp and its like by more (`_FUNCTION`). Sums count with
+   the magnitudes of their terms, which covers Horner's rule and every other order of summation.
+   This is a model: it says what kernels and formulas keep, and the tests try to refute it. Since an
+   expression's constants may be computed from several parameters (1 / c, √(b² - 4ac), t - a t), the
+   effect of a change of every parameter by `_PARAMETER` units is added (`conditioning`), which is
+   measured at three places of a cell and doubled.
+
+3. *Between cells.* The cells are closed and cover all finite numbers. A root that is no floating
+   point number lies within a cell of its own, two or three numbers wide.
+
+Slopes are those of the exact f: derivatives that the layer rounds are another matter.
+"""
+
+import functools
+import math
+import operator
+import weakref
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from keras_learnact import expressions
+
+# Tables are made in the widest hardware numbers: their range also keeps x^17 from overflowing.
+_WIDE = np.longdouble
+_OUTWARD = 2.0**-50
+_TINY = float(np.finfo("float64").tiny)
+
+# Units in the last place by which a layer's operations err, see above.
+_ARITHMETIC = 2
+_FUNCTION = 16
+_PARAMETER = 8  # a quarter of it where the function is rational
+
+# How a number of the compute dtype is stored: digits of the significand, exponents of 2 of the
+# smallest number and of the smallest normal one, the largest number.
+_FORMATS = {
+    "float64": (53, -1074, -1022, float(np.finfo("float64").max)),
+    "float32": (24, -149, -126, float(np.finfo("float32").max)),
+    "float16": (11, -24, -14, 65504.0),
+    "bfloat16": (8, -133, -126, 255 * 2.0**120),
+}
+
+_MOST_CELLS = 1024  # bisected at once; where f oscillates longer than that, its envelope must do
+
+
+class Extremum(NamedTuple):
+    """Where a function turns.
+
+    Args:
+        x: the place.
+        value: the exact function there, as a float64.
+        kind: "minimum" or "maximum".
+    """
+
+    x: float
+    value: float
+    kind: str
+
+
+def value_range(layer, lo, hi):
+    """See `LearnableActivation.range`."""
+    lo, hi = _ends(layer, "range", lo, hi)
+    return _each_group(layer, "range(lo, hi)", lo, hi, Shape.range)
+
+
+def lipschitz(layer, lo, hi):
+    """See `LearnableActivation.lipschitz`."""
+    lo, hi = _ends(layer, "lipschitz", lo, hi)
+    least, greatest = _each_group(layer, "lipschitz(lo, hi)", lo, hi, Shape.slopes)
+    return np.maximum(-least, greatest)
+
+
+def extrema(layer, lo, hi):
+    """See `LearnableActivation.extrema`."""
+    lo, hi = _ends(layer, "extrema", lo, hi)
+    if lo.ndim or hi.ndim:
+        raise ValueError(
+            f"{_name(layer)}: extrema(lo, hi) takes two numbers. "
+            f"Received: arrays of shape {np.broadcast(lo, hi).shape}"
+        )
+    shapes = _shapes(layer, "extrema(lo, hi)")
+    return [shape.extrema(float(lo), float(hi)) for shape in shapes]
+
+
+def interval(layer, low, high):
+    """See `LearnableActivation.interval`."""
+    return _each_element(layer, "interval", low, high, Shape.range)
+
+
+def slopes(layer, low, high):
+    """See `LearnableActivation.slopes`."""
+    return _each_element(layer, "slopes", low, high, Shape.slopes)
+
+
+def _name(layer):
+    return f"{type(layer).__name__} {layer.name!r}"
+
+
+def _ends(layer, what, lo, hi):
+    lo, hi = np.asarray(lo, "float64"), np.asarray(hi, "float64")
+    wrong = ~(lo <= hi)  # nan too
+    if wrong.any():
+        place = tuple(map(int, np.argwhere(wrong)[0]))
+        first, last = (float(np.broadcast_to(v, wrong.shape)[place]) for v in (lo, hi))
+        raise ValueError(
+            f"{_name(layer)}: {what} needs lo <= hi, both numbers. "
+            f"Received: lo={first}, hi={last}{f' at {place}' if place else ''}"
+        )
+    return lo, hi
+
+
+def _each_group(layer, what, lo, hi, bounds):
+    lo, hi = np.broadcast_arrays(lo, hi)
+    pairs = [bounds(shape, lo, hi) for shape in _shapes(layer, what)]
+    return tuple(np.stack(arrays) for arrays in zip(*pairs, strict=True))
+
+
+def _each_element(layer, what, low, high, bounds):
+    if np.shape(low) != np.shape(high):
+        raise ValueError(
+            f"{_name(layer)}: {what}(low, high) needs two arrays of the layer's input shape. "
+            f"Received: shapes {np.shape(low)} and {np.shape(high)}"
+        )
+    low, high = _ends(layer, what, low, high)
+    shapes = _shapes(layer, f"{what}(low, high)")
+    shape, repeats = layer._parameter_shape(low.shape)
+    if len(shapes) == 1:
+        return bounds(shapes[0], low, high)
+    group = np.repeat(np.arange(layer.groups), repeats).reshape(shape)
+    group = np.broadcast_to(group, low.shape).ravel()
+    places = np.split(
+        np.argsort(group, kind="stable"),
+        np.cumsum(np.bincount(group, minlength=layer.groups))[:-1],
+    )
+    least, greatest = np.empty(low.size), np.empty(low.size)
+    for place, of_group in zip(places, shapes, strict=True):
+        least[place], greatest[place] = bounds(of_group, low.ravel()[place], high.ravel()[place])
+    return least.reshape(low.shape), greatest.reshape(low.shape)
+
+
+_known = weakref.WeakKeyDictionary()  # of each layer the shapes of its current coefficients
+
+
+def _shapes(layer, what):
+    """The `Shape` of every group, made anew only where the coefficients have changed."""
+    layer._assert_built(what)
+    flint()
+    values = layer.parameters()
+    keys = [
+        (layer.compute_dtype, *(value[group].tobytes() for value in values.values()))
+        for group in range(layer.groups)
+    ]
+    before, now = _known.get(layer, {}), {}
+    for group, key in enumerate(keys):
+        if key not in now:
+            now[key] = before.get(key) or _shape(layer, group, what)
+    _known[layer] = now
+    return [now[key] for key in keys]
+
+
+def flint():
+    """python-flint, which is imported only where bounds are asked for."""
+    try:
+        import flint
+    except ImportError as error:
+        raise ImportError(
+            "Bounds need python-flint: pip install 'keras_learnact[analysis]'"
+        ) from error
+    return flint
+
+
+def _shape(layer, group, what):
+    sp = expressions.sympy()
+    values = {
+        name: list(map(expressions.exact, value))
+        for name, value in layer._values_of_group(what, group).items()
+    }
+    x = expressions.symbol("x")
+    root = _tree(layer.expression(x, **values))
+    # The same function with one parameter larger by as much as rounding on the way may do.
+    digits, *_ = _FORMATS[layer._math_dtype]
+    h = sp.Rational(_PARAMETER, 2**digits)
+    changed = []
+    for name, numbers in values.items():
+        for i, number in enumerate(numbers):
+            if number != 0:
+                moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
+                changed.append(_tree(layer.expression(x, **{**values, name: moved})))
+    return Shape(root, changed, layer.compute_dtype, layer._math_dtype)
+
+
+# Expressions.
+
+
+class _Node:
+    """One operation of an expression; equal subexpressions are one node."""
+
+    __slots__ = ("args", "exact", "op", "value")
+
+    def __init__(self, op, args=(), value=None, exact=None):
+        self.op = op
+        self.args = args
+        self.value = value  # of a "number": the nearest float64; of a "power": its exponent
+        self.exact = exact  # of a rational number: itself
+
+
+def _tree(expression):
+    """The `_Node` of a SymPy expression in one symbol."""
+    sp, fmpq = expressions.sympy(), flint().fmpq
+    functions = {sp.exp, sp.sin, sp.cos, sp.tanh, sp.erf, sp.sinh, sp.cosh}
+    relations = {
+        sp.StrictGreaterThan: ("above", 0, 1),
+        sp.GreaterThan: ("not below", 0, 1),
+        sp.StrictLessThan: ("above", 1, 0),
+        sp.LessThan: ("not below", 1, 0),
+    }
+    nodes = {}
+
+    def node(e):
+        if e not in nodes:
+            nodes[e] = make(e)
+        return nodes[e]
+
+    def make(e):
+        if e.is_Symbol:
+            return _Node("x")
+        if e is sp.true or e is sp.false:
+            return _Node("always" if e else "never")
+        if isinstance(e, (sp.And, sp.Or)):
+            return _Node(type(e).__name__.lower(), list(map(node, e.args)))
+        if e.func in relations:
+            op, i, j = relations[e.func]
+            return _Node(op, [node(e.args[i]), node(e.args[j])])
+        if e.is_Rational:
+            p, q = int(e.p), int(e.q)
+            return _Node("number", value=_ratio(p, q), exact=fmpq(p, q))
+        if e.is_number and e.is_real:
+            return _Node("number", value=float(e.evalf(30)))
+        if e.is_Add:
+            if len(e.args) == 2 and e.args[0] == 1 and e.args[1].func is sp.erf:
+                # 1 + erf(u), which cancels for u < 0.
+                return _Node("erfc", [node(-e.args[1].args[0])])
+            return _Node("add", list(map(node, e.args)))
+        if e.is_Mul:
+            return _Node("multiply", list(map(node, e.args)))
+        if e.is_Pow and e.exp == -1 and e.base.is_Add and len(e.base.args) == 2:
+            one, other = e.base.args
+            if one == 1 and other.func is sp.exp:
+                return _Node("sigmoid", [node(-other.args[0])])
+        if e.is_Pow and e.exp.is_Integer:
+            return _Node("power", [node(e.base)], value=int(e.exp))
+        if e.is_Pow and e.exp == sp.S.Half:
+            return _Node("sqrt", [node(e.base)])
+        if e.is_Pow and e.exp == -sp.S.Half:
+            return _Node("power", [_Node("sqrt", [node(e.base)])], value=-1)
+        if e.func is sp.log:
+            (inside,) = e.args
+            if inside.is_Add and inside.args[0] == 1:
+                return _Node("log1p", [node(inside - 1)])
+            return _Node("log", [node(inside)])
+        if e.func in functions:
+            return _Node(e.func.__name__, [node(e.args[0])])
+        if e.func is sp.Abs:
+            u = node(e.args[0])
+            return _Node("max", [u, _Node("multiply", [node(sp.S.NegativeOne), u])])
+        if e.func in (sp.Max, sp.Min):
+            # In the order of sympy's own printing, not of a set.
+            ordered = sorted(e.args, key=sp.default_sort_key)
+            return _Node(e.func.__name__.lower(), list(map(node, ordered)))
+        if e.func is sp.Piecewise:
+            return _Node("piecewise", [(node(value), node(c)) for value, c in e.args])
+        raise ValueError(
+            f"Bounds know sums, products, integer powers, exp, log, sqrt, sin, cos, tanh, sinh, "
+            f"cosh, erf, Abs, Max, Min and Piecewise. Received: {e} in {expression}"
+        )
+
+    return node(expression)
+
+
+def _ratio(p, q):
+    try:
+        return p / q
+    except OverflowError:
+        return math.copysign(math.inf, p)
+
+
+# Rational parts, exactly.
+
+
+def _settle(root, at, found):
+    """The expression as it is around one point, without the choices in it.
+
+    Args:
+        root: a `_Node`.
+        at: a rational number, the point.
+        found: a set to which the polynomials are added whose roots end the validity of the result.
+
+    Returns:
+        The fraction of two polynomials (N, D), or None if it is not one; and a `_Node` that makes
+        no choice between rational functions.
+    """
+    polynomial = flint().fmpq_poly
+    memo = {}
+
+    def settle(node):
+        key = id(node)
+        if key not in memo:
+            memo[key] = make(node)
+        return memo[key]
+
+    def sign(left, right):
+        """The sign of left - right at the point, or None."""
+        if left is None or right is None:
+            return None
+        n, d = _subtract(left, right)
+        for p in (n, d):
+            if p.degree() > 0:
+                found.add(_key(p))
+        denominator = d(at)
+        if denominator == 0:
+            return None
+        value = n(at) / denominator
+        return (value > 0) - (value < 0)
+
+    def holds(node):
+        """True, False, or None and the condition for later."""
+        if node.op in ("always", "never"):
+            return node.op == "always", node
+        if node.op in ("and", "or"):
+            parts = [holds(arg) for arg in node.args]
+            decisive = node.op == "or"
+            if any(part is decisive for part, _ in parts):
+                return decisive, node
+            if all(part is not None for part, _ in parts):
+                return not decisive, node
+            return None, _Node(node.op, [c for part, c in parts if part is None])
+        left, right = map(settle, node.args)
+        s = sign(left[0], right[0])
+        if s is None:
+            return None, _Node(node.op, [left[1], right[1]])
+        return (s > 0 if node.op == "above" else s >= 0), node
+
+    def make(node):
+        op = node.op
+        if op == "number":
+            exact = node.exact
+            return exact is not None and (polynomial([exact]), polynomial([1])) or None, node
+        if op == "x":
+            return (polynomial([0, 1]), polynomial([1])), node
+        if op == "piecewise":
+            left_open = []
+            for value, condition in node.args:
+                decided, condition = holds(condition)
+                if decided is False:
+                    continue
+                result = settle(value)
+                if decided and not left_open:
+                    return result
+                left_open.append((result[1], _Node("always") if decided else condition))
+                if decided:
+                    break
+            return None, _Node("piecewise", left_open)
+        if op in ("max", "min"):
+            chosen = settle(node.args[0])
+            rest = []
+            for arg in node.args[1:]:
+                other = settle(arg)
+                s = sign(other[0], chosen[0])
+                if s is None:
+                    rest.append(other)
+                elif s * (1 if op == "max" else -1) > 0:
+                    chosen = other
+            if not rest:
+                return chosen
+            return None, _Node(op, [chosen[1], *(n for _, n in rest)])
+        settled = list(map(settle, node.args))
+        fractions = [fraction for fraction, _ in settled]
+        copy = _Node(op, [n for _, n in settled], node.value)
+        if any(fraction is None for fraction in fractions):
+            return None, copy
+        if op == "add":
+            return functools.reduce(_add, fractions), copy
+        if op == "multiply":
+            return functools.reduce(lambda p, q: (p[0] * q[0], p[1] * q[1]), fractions), copy
+        if op == "power":
+            (n, d), k = fractions[0], node.value
+            if k < 0 and n == 0:
+                return None, copy
+            return (n**k, d**k) if k >= 0 else (d**-k, n**-k), copy
+        return None, copy
+
+    return settle(root)
+
+
+def _add(p, q):
+    if p[1] == q[1]:
+        return p[0] + q[0], p[1]
+    return p[0] * q[1] + q[0] * p[1], p[1] * q[1]
+
+
+def _subtract(p, q):
+    return _add(p, (-q[0], q[1]))
+
+
+def _key(p):
+    """A polynomial's integer coefficients without common factors: the same for equal roots."""
+    numerator = p.numer()
+    content = int(numerator.content()) * (-1 if numerator.leading_coefficient() < 0 else 1)
+    return tuple(int(c) // content for c in numerator.coeffs())
+
+
+@functools.lru_cache(maxsize=4096)
+def _roots(key):
+    """All real roots of a polynomial, as pairs of floats that enclose one each."""
+    f = flint()
+    before, f.ctx.prec = f.ctx.prec, 128
+    try:
+        roots = [root.real for root, _ in f.fmpz_poly(list(key)).complex_roots() if root.imag == 0]
+    finally:
+        f.ctx.prec = before
+    enclosures = []
+    for root in roots:
+        middle = float(root.mid())
+        if root.is_exact() and f.arb(middle) == root:
+            enclosures.append((middle, middle))
+        else:
+            low, high = float(root.lower()), float(root.upper())
+            enclosures.append((math.nextafter(low, -math.inf), math.nextafter(high, math.inf)))
+    return enclosures
+
+
+def _merged(enclosures):
+    """Enclosures in order, those that meet made one."""
+    merged = []
+    for low, high in sorted(set(enclosures)):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(high, merged[-1][1])
+        else:
+            merged.append((low, high))
+    return merged
+
+
+def _between(enclosures):
+    """A rational number before, between and after the enclosures."""
+    fmpq = flint().fmpq
+
+    def exact(number):
+        return fmpq(*number.as_integer_ratio())
+
+    if not enclosures:
+        return [fmpq(0)]
+    inner = [
+        (exact(high) + exact(low)) / 2
+        for (_, high), (low, _) in zip(enclosures, enclosures[1:], strict=False)
+    ]
+    return [exact(enclosures[0][0]) - 1, *inner, exact(enclosures[-1][1]) + 1]
+
+
+def _pieces(root):
+    """Where the expression's choices change, and what it is between."""
+    found, ends = set(), []
+    while True:
+        pieces = [_settle(root, at, found) for at in _between(ends)]
+        all_ends = _merged([root for key in found for root in _roots(key)])
+        if all_ends == ends:
+            return ends, pieces
+        ends = all_ends
+
+
+class _Fraction:
+    """N / D, and where its cells must end."""
+
+    def __init__(self, n, d):
+        common = n.gcd(d)
+        if common.degree() > 0:
+            n, d = n // common, d // common
+        self.exact = n, d
+        size = max(map(abs, d.coeffs()))
+        self.n, self.d = (
+            np.array([_ratio(int(c.p), int(c.q)) for c in (p / size).coeffs()] or [0.0])
+            for p in (n, d)
+        )
+
+    def slope(self):
+        n, d = self.exact
+        return _Fraction(n.derivative() * d - n * d.derivative(), d * d)
+
+    def sign(self, at):
+        """The sign of the slope."""
+        n, d = self.exact
+        slope = (n.derivative() * d - n * d.derivative())(at)
+        return (slope > 0) - (slope < 0)
+
+    def turns(self):
+        """Enclosures of all points where it may turn, and of its poles."""
+        n, d = self.exact
+        slope = n.derivative() * d - n * d.derivative()
+        return _real_roots(slope), _real_roots(d)
+
+    def __call__(self, x):
+        y = np.empty_like(x)
+        inside = abs(x) <= 1
+        with np.errstate(all="ignore"):
+            near = x[inside]
+            y[inside] = _horner(self.n, near) / _horner(self.d, near)
+            far = x[~inside]
+            power = len(self.n) - len(self.d)
+            y[~inside] = (
+                _horner(self.n[::-1], 1 / far) / _horner(self.d[::-1], 1 / far)
+            ) * far**power
+        return y
+
+    def error(self, left, right):
+        """What `__call__` may be off by between two numbers where D has one sign and no turn."""
+        if len(self.n) == len(self.d) == 1:  # constant, and mostly a floating-point number
+            constant = self.exact[0][0] / self.exact[1][0]
+            value = float(self.n[0] / self.d[0])
+            wrong = constant != flint().fmpq(*value.as_integer_ratio())
+            return np.full(left.shape, abs(value) * 2.0**-52 * wrong, _WIDE)
+        with np.errstate(all="ignore"):
+            left, right = left.astype(_WIDE), right.astype(_WIDE)
+            far = np.maximum(abs(left), abs(right))
+            d = np.minimum(abs(_horner(self.d, left)), abs(_horner(self.d, right)))
+            of_n = _horner(abs(self.n), far) / d
+            quotient = np.maximum(abs(_horner(self.n, left) / d), abs(_horner(self.n, right) / d))
+            of_d = quotient * _horner(abs(self.d), far) / d
+            units = 4.0 * (len(self.n) + len(self.d)) * 2.0**-53
+            return _number((of_n + of_d) * units, math.inf)
+
+    def at_infinity(self, side):
+        """±inf where it grows beyond all bounds, else nothing."""
+        n, d = (len(p.coeffs()) - 1 for p in self.exact)
+        if n <= d:
+            return None
+        leading = self.n[-1] / self.d[-1]
+        return math.copysign(math.inf, leading * (side if (n - d) % 2 else 1))
+
+
+def _real_roots(p):
+    return _roots(_key(p)) if p.degree() > 0 else []
+
+
+def _horner(coefficients, x):
+    total = np.full_like(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        total *= x
+        total += c
+    return total
+
+
+def _number(value, instead):
+    return np.where(np.isnan(value), instead, value)
+
+
+# Intervals.
+
+
+class _Interval:
+    """Arrays of intervals; every operation rounds outward."""
+
+    __slots__ = ("high", "low")
+
+    def __init__(self, low, high):
+        self.low = low
+        self.high = high
+
+    @classmethod
+    def outward(cls, low, high, relative=_OUTWARD, absolute=_TINY):
+        low = _number(low * np.where(low > 0, 1 - relative, 1 + relative), -np.inf) - absolute
+        high = _number(high * np.where(high < 0, 1 - relative, 1 + relative), np.inf) + absolute
+        return cls(low, high)
+
+    def __neg__(self):
+        return _Interval(-self.high, -self.low)
+
+    def __add__(self, other):
+        # No underflow: a sum of zeros is zero.
+        return self.outward(self.low + other.low, self.high + other.high, absolute=0)
+
+    def __sub__(self, other):
+        return self + -other
+
+    def __mul__(self, other):
+        products = [
+            _number(p * q, 0)  # 0 · ∞ of two bounds
+            for p in (self.low, self.high)
+            for q in (other.low, other.high)
+        ]
+        return self.outward(
+            functools.reduce(np.minimum, products), functools.reduce(np.maximum, products)
+        )
+
+    def times(self, number):
+        return self * _Interval(number, number)
+
+    @property
+    def size(self):
+        return np.maximum(abs(self.low), abs(self.high))
+
+    @property
+    def least_size(self):
+        return np.where(
+            (self.low <= 0) & (self.high >= 0), 0, np.minimum(abs(self.low), abs(self.high))
+        )
+
+    def power(self, n):
+        if n < 0:
+            return self.power(-n).inverse()
+        if n % 2 == 0:
+            return self.outward(_multiplied(self.least_size, n), _multiplied(self.size, n))
+        return self.outward(_multiplied(self.low, n), _multiplied(self.high, n))
+
+    def inverse(self):
+        crosses = (self.low < 0) & (self.high > 0)
+        low = np.where(crosses, -np.inf, np.where(self.high == 0, -np.inf, 1 / self.high))
+        high = np.where(crosses, np.inf, np.where(self.low == 0, np.inf, 1 / self.low))
+        return self.outward(low, high)
+
+    def joined(self, other):
+        return _Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    def within(self, other):
+        """What both enclose."""
+        low, high = np.maximum(self.low, other.low), np.minimum(self.high, other.high)
+        return _Interval(np.minimum(low, high), np.maximum(low, high))
+
+
+def _any():
+    return _Interval(-np.inf, np.inf)
+
+
+def _sech2(u):
+    return 4 * _bell(2 * u)
+
+
+def _bell(u):
+    """The derivative of the sigmoid."""
+    e = np.exp(-abs(u))
+    return e / (1 + e) ** 2
+
+
+def _increasing(f, u, relative=_OUTWARD, absolute=_TINY):
+    if not isinstance(u, _Interval):
+        return f(u)
+    return _Interval.outward(f(u.low), f(u.high), relative, absolute)
+
+
+def _decreasing_from_zero(f, u, relative=_OUTWARD, absolute=_TINY):
+    """f(|u|) for a decreasing f."""
+    if not isinstance(u, _Interval):
+        return f(abs(u))
+    return _Interval.outward(f(u.size), f(u.least_size), relative, absolute)
+
+
+def _wave(u, shift):
+    """cos(u - shift), shift 0 or π/2."""
+    f = np.sin if shift else np.cos
+    if not isinstance(u, _Interval):
+        return f(u)
+    reach = 1e-12 * (1 + u.size)
+    low, high = (u.low - shift - reach) / np.pi, (u.high - shift + reach) / np.pi
+    ends = f(u.low), f(u.high)
+    first, last = np.ceil(low), np.floor(high)
+    one, two = first <= last, first < last
+    even = np.mod(first, 2) == 0
+    lost = ~(u.size < 1e9)  # the phase
+    top = lost | two | (one & even)
+    bottom = lost | two | (one & ~even)
+    wave = _Interval.outward(
+        np.where(bottom, -1.0, np.minimum(*ends)), np.where(top, 1.0, np.maximum(*ends))
+    )
+    return _Interval(np.maximum(wave.low, -1.0), np.minimum(wave.high, 1.0))
+
+
+def _double(f):
+    """A function of SciPy, which has no wider numbers."""
+    return lambda u: f(np.asarray(u, "float64")).astype(_WIDE)
+
+
+def _even_root(u):
+    return _increasing(lambda v: np.sqrt(np.maximum(v, 0)), u)
+
+
+def _value(op, u):
+    """One of the functions of a single argument, of an interval or of numbers."""
+    if op == "exp":
+        return _increasing(np.exp, u)
+    if op in ("sin", "cos"):
+        return _wave(u, np.pi / 2 if op == "sin" else 0)
+    if op == "tanh":
+        return _increasing(np.tanh, u)
+    if op == "sigmoid":
+        return _increasing(lambda v: 1 / (1 + np.exp(-v)), u)
+    if op == "sinh":
+        return _increasing(np.sinh, u)
+    if op == "cosh":
+        if not isinstance(u, _Interval):
+            return np.cosh(u)
+        return _Interval.outward(np.cosh(u.least_size), np.cosh(u.size))
+    if op == "erf":
+        return _increasing(_double(special.erf), u, 2.0**-48)
+    if op == "erfc":
+        return -_increasing(lambda v: -_double(special.erfc)(v), u, 2.0**-48)
+    if op == "log":
+        return _increasing(lambda v: np.where(v > 0, np.log(v), -np.inf), u)
+    if op == "log1p":
+        return _increasing(lambda v: np.where(v > -1, np.log1p(v), -np.inf), u)
+    return _even_root(u)
+
+
+def _scaled(u, number):
+    return u.times(number) if isinstance(u, _Interval) else u * number
+
+
+def _power(u, n):
+    return u.power(n) if isinstance(u, _Interval) else _multiplied(u, n)
+
+
+def _multiplied(u, n):
+    """u^n by multiplications: NumPy's own power is far slower."""
+    if n < 0:
+        return 1 / _multiplied(u, -n)
+    result, square = None, u
+    while n:
+        if n % 2:
+            result = square if result is None else result * square
+        n //= 2
+        square = square * square if n else square
+    return np.ones_like(u) if result is None else result
+
+
+def _taylor(op, u, order):
+    """The Taylor coefficients g^(k)(u) / k! of one of the functions, k = 0 … order."""
+    value = _value(op, u)
+    if order == 0:
+        return [value]
+    if op == "exp":
+        terms = [value, value, _scaled(value, 1 / 2), _scaled(value, 1 / 6)]
+    elif op in ("sin", "cos", "sinh", "cosh"):
+        other = {"sin": "cos", "cos": "sin", "sinh": "cosh", "cosh": "sinh"}[op]
+        slope, turn = _value(other, u), (1 if op.endswith("h") else -1)
+        slope = -slope if op == "cos" else slope
+        terms = [value, slope, _scaled(value, turn / 2), _scaled(slope, turn / 6)]
+    elif op == "tanh":
+        d = _decreasing_from_zero(_sech2, u)
+        three = _scaled(_power(value, 2), 3.0)
+        terms = [value, d, -(value * d), _scaled(d * (three + _constant(-1.0, u)), 1 / 3)]
+    elif op == "sigmoid":
+        d = _decreasing_from_zero(_bell, u)
+        odd = _increasing(np.tanh, _scaled(u, 1 / 2))
+        even = _constant(1.0, u) + _scaled(d, -6.0)
+        terms = [value, d, -_scaled(d * odd, 1 / 2), _scaled(d * even, 1 / 6)]
+    elif op in ("erf", "erfc"):
+        sign = 1 if op == "erf" else -1
+        d = _decreasing_from_zero(lambda v: np.exp(-v * v), u)
+        d = _scaled(d, sign * 2 / math.sqrt(math.pi))
+        terms = [
+            value,
+            d,
+            -(u * d),
+            _scaled(d * (_scaled(_power(u, 2), 2.0) + _constant(-1.0, u)), 1 / 3),
+        ]
+    elif op in ("log", "log1p"):
+        v = u if op == "log" else u + _constant(1.0, u)
+        terms = [
+            value, _power(v, -1), _scaled(_power(v, -2), -1 / 2), _scaled(_power(v, -3), 1 / 3)
+        ]  # fmt: skip
+    else:  # sqrt
+        terms = [
+            value,
+            _scaled(_power(value, -1), 1 / 2),
+            _scaled(_power(value, -3), -1 / 8),
+            _scaled(_power(value, -5), 1 / 16),
+        ]
+    return terms[: order + 1]
+
+
+def _constant(number, like):
+    return _Interval(number, number) if isinstance(like, _Interval) else number
+
+
+# Derivatives: a jet is the list of f, f', f''/2, f'''/6 of a subexpression; None is 0.
+
+
+def _jet(root, x, order):
+    """The jet of an expression at the numbers, or in the intervals, x."""
+    interval = isinstance(x, _Interval)
+    memo = {}
+
+    def jet(node):
+        key = id(node)
+        if key not in memo:
+            memo[key] = make(node)
+        return memo[key]
+
+    def number(node):
+        if not interval:
+            return node.value
+        exact = node.exact is not None and float(node.value).is_integer()
+        v = _WIDE(node.value)
+        return _Interval(v, v) if exact else _Interval.outward(v, v)
+
+    def make(node):
+        op = node.op
+        if op == "number":
+            return [number(node)] + [None] * order
+        if op == "x":
+            return [x, _constant(1.0, x), None, None][: order + 1]
+        if op == "add":
+            return [_sum(terms) for terms in zip(*map(jet, node.args), strict=True)]
+        if op == "multiply":
+            return functools.reduce(_product, map(jet, node.args))
+        if op == "power":
+            u, n = jet(node.args[0]), node.value
+            terms = [
+                _scaled(_power(u[0], n - k), float(_binomial(n, k))) if _binomial(n, k) else None
+                for k in range(order + 1)
+            ]
+            return _composed(terms, u)
+        if op in ("max", "min"):
+            jets = [jet(arg) for arg in node.args]
+            return functools.reduce(lambda u, v: _larger(u, v, op == "max"), jets)
+        if op == "piecewise":
+            *others, last = node.args
+            result = jet(last[0])
+            for value, condition in reversed(others):
+                result = _chosen(*_holds(condition, jet), jet(value), result)
+            return result
+        u = jet(node.args[0])
+        return _composed(_taylor(op, u[0], order), u)
+
+    return jet(root)
+
+
+def _binomial(n, k):
+    return math.prod(n - i for i in range(k)) // math.factorial(k)
+
+
+def _sum(terms):
+    terms = [term for term in terms if term is not None]
+    return functools.reduce(operator.add, terms) if terms else None
+
+
+def _product(u, v):
+    return [
+        _sum([
+            u[i] * v[k - i] if u[i] is not None and v[k - i] is not None else None
+            for i in range(k + 1)
+        ])
+        for k in range(len(u))
+    ]  # fmt: skip
+
+
+def _composed(g, u):
+    """The jet of g(u) from the Taylor coefficients of g at u."""
+    result = [g[0]]
+    _, u1, u2, u3 = (*u, None, None, None)[:4]
+
+    def times(*factors):
+        if any(f is None for f in factors):
+            return None
+        return functools.reduce(operator.mul, factors)
+
+    square = None if u1 is None or len(g) < 3 else _power(u1, 2)
+    if len(g) > 1:
+        result.append(times(g[1], u1))
+    if len(g) > 2:
+        result.append(_sum([times(g[1], u2), times(g[2], square)]))
+    if len(g) > 3:
+        mixed = times(g[2], u1, u2)
+        result.append(
+            _sum([
+                times(g[1], u3),
+                None if mixed is None else _scaled(mixed, 2.0),
+                times(g[3], square, u1),
+            ])
+        )  # fmt: skip
+    return result
+
+
+def _larger(u, v, larger):
+    """The jet of max(u, v), or of min(u, v)."""
+    if not isinstance(u[0], _Interval):
+        first = u[0] >= v[0] if larger else u[0] <= v[0]
+        return [_where(first, a, b) for a, b in zip(u, v, strict=True)]
+    extreme = np.maximum if larger else np.minimum
+    value = _Interval(extreme(u[0].low, v[0].low), extreme(u[0].high, v[0].high))
+    first, second = u[0].low >= v[0].high, v[0].low >= u[0].high
+    if not larger:
+        first, second = u[0].high <= v[0].low, v[0].high <= u[0].low
+    return [value, *_either(first, second, u, v)]
+
+
+def _where(condition, a, b):
+    if a is None and b is None:
+        return None
+    return np.where(condition, 0.0 if a is None else a, 0.0 if b is None else b)
+
+
+def _either(first, second, u, v, jumps=False):
+    """Derivatives where one of two jets holds, or either: there is a kink, or a jump."""
+    result = []
+    for k, (a, b) in enumerate(zip(u[1:], v[1:], strict=True), 1):
+        a, b = (_Interval(0.0, 0.0) if p is None else p for p in (a, b))
+        either = a.joined(b) if k == 1 else _any()
+        low, high = np.where(jumps, -np.inf, either.low), np.where(jumps, np.inf, either.high)
+        result.append(
+            _Interval(
+                np.where(first, a.low, np.where(second, b.low, low)),
+                np.where(first, a.high, np.where(second, b.high, high)),
+            )
+        )
+    return result
+
+
+def _holds(condition, jet):
+    """Where a condition certainly holds, and where it certainly does not."""
+    if condition.op in ("always", "never"):
+        return condition.op == "always", condition.op == "never"
+    if condition.op in ("and", "or"):
+        yes, no = zip(*(_holds(arg, jet) for arg in condition.args), strict=True)
+        both, one = np.logical_and.reduce, np.logical_or.reduce
+        if condition.op == "or":
+            both, one = one, both
+        return both(np.broadcast_arrays(*yes)), one(np.broadcast_arrays(*no))
+    left, right = (jet(arg)[0] for arg in condition.args)
+    if not isinstance(left, _Interval):
+        yes = left > right if condition.op == "above" else left >= right
+        return yes, ~np.asarray(yes)
+    if condition.op == "above":
+        return left.low > right.high, left.high <= right.low
+    return left.low >= right.high, left.high < right.low
+
+
+def _chosen(yes, no, u, v):
+    """The jet of u where yes, of v where no, of either elsewhere."""
+    if not isinstance(u[0], _Interval):
+        return [_where(yes, a, b) for a, b in zip(u, v, strict=True)]
+    both = u[0].joined(v[0])
+    value = _Interval(
+        np.where(yes, u[0].low, np.where(no, v[0].low, both.low)),
+        np.where(yes, u[0].high, np.where(no, v[0].high, both.high)),
+    )
+    apart = (u[0].low > v[0].high) | (v[0].low > u[0].high)
+    return [value, *_either(yes, no, u, v, apart)]
+
+
+# Rounding.
+
+
+def _rounding(root, x, unit, largest, tiny):
+    """What the layer may return for all x of each interval, and how far from the exact value.
+
+    Of every subexpression three things are followed: the exact values, the computed values, and
+    the largest distance between the two at one x, which the former two also bound.
+    """
+    memo = {}
+
+    def follow(node):
+        key = id(node)
+        if key not in memo:
+            value, computed, error = make(node)
+            error = np.minimum(
+                _number(error, np.inf),
+                _number(np.maximum(computed.high - value.low, value.high - computed.low), np.inf),
+            )
+            memo[key] = value, computed, error
+        return memo[key]
+
+    def rounded(interval, units):
+        new = _Interval.outward(interval.low, interval.high, units * unit, tiny)
+        # What is far too small for the dtype is 0, and no rounding changes a sign.
+        low = np.where(interval.low > -tiny * 2.0**-30, np.minimum(interval.low, 0), new.low)
+        high = np.where(interval.high < tiny * 2.0**-30, np.maximum(interval.high, 0), new.high)
+        low = np.where(interval.low >= tiny, new.low, low)
+        high = np.where(interval.high <= -tiny, new.high, high)
+        return _Interval(low, high)
+
+    def overflowing(interval):
+        return _Interval(
+            np.where(interval.low < -largest, -np.inf, interval.low),
+            np.where(interval.high > largest, np.inf, interval.high),
+        )
+
+    def larger(u, v, larger):
+        """The larger, or the smaller, of two; its error is that of both only where it may be."""
+        value, computed = (_larger([u[k]], [v[k]], larger)[0] for k in range(2))
+        if not larger:
+            u, v = v, u
+        over = (u[0].low >= v[0].high) & (u[1].low >= v[1].high)
+        under = (v[0].low >= u[0].high) & (v[1].low >= u[1].high)
+        if not larger:
+            u, v = v, u
+        error = np.where(over, u[2], np.where(under, v[2], np.maximum(u[2], v[2])))
+        return value, computed, error
+
+    def make(node):
+        op = node.op
+        if op == "number":
+            v = _WIDE(node.value)
+            value = _Interval(v, v)
+            return value, rounded(value, 1), abs(v) * unit
+        if op == "x":
+            return x, x, 0.0
+        if op == "piecewise":
+            parts = [follow(value) for value, _ in node.args]
+            conditions = [_holds(c, lambda n: [follow(n)[0]]) for _, c in node.args]
+            value, computed, error = parts[-1]
+            others = list(zip(parts, conditions, strict=True))[:-1]
+            for part, (yes, no) in reversed(others):
+                value = _chosen(yes, no, [part[0]], [value])[0]
+                computed = _chosen(yes, no, [part[1]], [computed])[0]
+                either = np.maximum(part[2], error)
+                error = np.where(yes, part[2], np.where(no, error, either))
+            return value, computed, error
+        values, computed, errors = zip(*map(follow, node.args), strict=True)
+        if op in ("max", "min"):
+            return functools.reduce(
+                lambda u, v: larger(u, v, op == "max"), zip(values, computed, errors, strict=True)
+            )
+        if op == "add":
+            units = _ARITHMETIC * len(values)
+            total = functools.reduce(operator.add, [c.size for c in computed])
+            error = functools.reduce(operator.add, errors) + units * unit * total
+            whole = functools.reduce(operator.add, computed)
+            bound = _number(units * unit * total, np.inf)
+            positive = functools.reduce(np.minimum, [c.low for c in computed]) >= 0
+            negative = functools.reduce(np.maximum, [c.high for c in computed]) <= 0
+            low = _number(whole.low - bound, -np.inf)
+            high = _number(whole.high + bound, np.inf)
+            whole = _Interval(
+                np.where(positive, np.maximum(low, 0), low),
+                np.where(negative, np.minimum(high, 0), high),
+            )
+            return functools.reduce(operator.add, values), whole, error
+        if op == "multiply":
+            value, other, error = values[0], computed[0], errors[0]
+            for v, c, e in zip(values[1:], computed[1:], errors[1:], strict=True):
+                product = other * c
+                error = (
+                    _number(value.size * e, 0)
+                    + _number(c.size * error, 0)
+                    + _ARITHMETIC * unit * product.size
+                )
+                value, other = value * v, rounded(product, _ARITHMETIC)
+            return value, other, error + tiny
+        value, inside, error = values[0], computed[0], errors[0]
+        if op == "power":
+            n = node.value
+            exact = value.power(n)
+            result = rounded(inside.power(n), _ARITHMETIC * abs(n))
+            # |p^n - q^n| <= |n| |p - q| max(|p|, |q|)^(n - 1), and likewise for n < 0.
+            both = value.joined(inside)
+            slope = both.size ** (n - 1) if n > 0 else both.least_size ** float(n - 1)
+            error = abs(n) * error * slope + _ARITHMETIC * abs(n) * unit * result.size
+            return exact, result, error + tiny
+        inside = overflowing(inside)  # a square under a root, say
+        exact, result = _value(op, value), rounded(_value(op, inside), _FUNCTION)
+        slope = _taylor(op, value.joined(inside), 1)[1]
+        units = _FUNCTION * unit * result.size
+        if op in ("exp", "sinh", "cosh"):
+            result = overflowing(result)
+        if op in ("erfc", "sin", "cos"):
+            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6.
+            certain = (op == "erfc") & (inside.low > 6)
+            units = np.where(certain, 0.0, _FUNCTION * unit)
+            low, high = (0, 2) if op == "erfc" else (-1, 1)
+            result = _Interval(
+                np.maximum(result.low - units, low), np.minimum(result.high + units, high)
+            )
+        if op == "erfc":
+            result = _Interval(np.where(inside.low > 6, 0, result.low), result.high)
+        return exact, result, slope.size * error + units + tiny
+
+    _, computed, error = follow(root)
+    return computed, error
+
+
+# Tables.
+
+
+@functools.cache
+def _grid(math_dtype):
+    """Ends of cells: powers of two and, where functions usually bend, eighths between them."""
+    _, _, normal, largest = _FORMATS[math_dtype]
+    points = []
+    for k in range(normal, math.frexp(largest)[1]):
+        parts = 8 if -4 <= k < 7 else 2 if math_dtype == "float32" else 1
+        points += [math.ldexp(1 + j / parts, k) for j in range(parts)]
+    points = np.array([p for p in points if p < largest])
+    return np.concatenate([-points[::-1], [0.0], points])
+
+
+# What is known of a cell: f rises, falls, stays the same; it varies less than it is rounded; it
+# varies more, but too many cells would be needed to say how.
+_RISES, _FALLS, _FLAT, _STILL, _OPEN = 1, -1, 0, 2, 3
+
+
+class Shape:
+    """One group's function f with certain coefficients.
+
+    Args:
+        root: f as a `_Node`.
+        changed: f with each of its parameters changed by `_PARAMETER` units.
+        dtype: the layer's compute dtype.
+        math_dtype: the dtype of the layer's arithmetic.
+    """
+
+    def __init__(self, root, changed, dtype, math_dtype):
+        digits, _, normal, self.largest = _FORMATS[math_dtype]
+        self.dtype = dtype
+        self.math_dtype = math_dtype
+        self.changed = changed
+        self.unit = 2.0**-digits
+        self.tiny = 2.0**normal
+        self.ends, pieces = _pieces(root)
+        self.root = root
+        self.nodes = [node for _, node in pieces]
+        self.fractions = [fraction and _Fraction(*fraction) for fraction, _ in pieces]
+        self.poles = [
+            pole
+            for fraction in self.fractions
+            if fraction
+            for pole in _real_roots(fraction.exact[1])
+        ]
+        self.jumps = {end: self._jump(i, *end) for i, end in enumerate(self.ends)}
+
+    def _jump(self, i, low, high):
+        """1, 0, -1: f jumps up at the i-th end of its pieces, is continuous, jumps down."""
+        with np.errstate(all="ignore"):
+            before, after = (
+                _jet(node, np.array([x], _WIDE), 0)[0]
+                for node, x in ((self.nodes[i], low), (self.nodes[i + 1], high))
+            )
+            error = np.maximum(
+                self.rounding(i, np.array([low]), np.array([low]))[1],
+                self.rounding(i + 1, np.array([high]), np.array([high]))[1],
+            )
+        # What float64 cannot tell from 0, as a part of the layer's rounding error.
+        least = error * max(2.0**-10, 2.0**-50 / self.unit)
+        return int(((after - before > least) * 1 - (after - before < -least) * 1).item())
+
+    def rounding(self, piece, left, right):
+        """What the layer may return in cells of a piece, and how far that may be from f.
+
+        The latter includes the errors of a `_Fraction`.
+        """
+        x = _Interval(left.astype(_WIDE), right.astype(_WIDE))
+        with np.errstate(all="ignore"):
+            computed, error = _rounding(self.nodes[piece], x, self.unit, self.largest, self.tiny)
+            error = np.broadcast_to(error, left.shape).astype(_WIDE)
+            fraction = self.fractions[piece]
+            error = error + fraction.error(left, right) if fraction else error
+        return _filled(computed, left.shape), error
+
+    def conditioning(self, piece, left, right, envelope):
+        """The effect on f of rounding in its parameters, in cells of a piece.
+
+        Args:
+            envelope: in which of the cells f is to be taken by its bounds: it may oscillate.
+        """
+        worst = np.zeros(left.shape, _WIDE)
+        with np.errstate(all="ignore"):
+            for x in (left, right, left / 2 + right / 2):
+                x = x.astype(_WIDE)
+                y = _jet(self.root, x, 0)[0]
+                total = np.zeros(x.shape, _WIDE)
+                for changed in self.changed:
+                    total = total + abs(_jet(changed, x, 0)[0] - y)
+                worst = np.maximum(worst, _number(total, np.inf))
+            if envelope.any():
+                x = _Interval(left[envelope].astype(_WIDE), right[envelope].astype(_WIDE))
+                y = _jet(self.root, x, 0)[0]
+                total = 0.0
+                for changed in self.changed:
+                    other = _jet(changed, x, 0)[0]
+                    total = total + np.maximum(abs(other.low - y.low), abs(other.high - y.high))
+                worst[envelope] = _number(total, np.inf)
+        return 2 * (worst / 4 if self.fractions[piece] else worst)
+
+    @functools.cached_property
+    def values(self):
+        return _Table(self, 0)
+
+    @functools.cached_property
+    def derivatives(self):
+        return _Table(self, 1)
+
+    def range(self, lo, hi):
+        """Bounds of what the layer returns for numbers between arrays lo and hi."""
+        # Where the layer casts its input to fewer digits, and where denormal numbers count as 0.
+        lo, hi = _outward(lo, hi, self.dtype)
+        low, high = self.values(lo, hi)
+        # The layer's arithmetic gives numbers of its dtype only, so the bounds may be such numbers,
+        # too. What is left is its rounding to fewer digits.
+        steps = [(self.math_dtype, np.ceil, np.floor)]
+        if self.dtype != self.math_dtype:
+            steps.append((self.dtype, np.rint, np.rint))
+        for dtype, up, down in steps:
+            low, high = _cast(low, dtype, up)[0], _cast(high, dtype, down)[1]
+        return low, high
+
+    def slopes(self, lo, hi):
+        """Bounds of the exact f' between arrays lo and hi."""
+        return self.derivatives(lo, hi)
+
+    def extrema(self, lo, hi):
+        """All places between lo and hi where f turns, as a list of `Extremum`s."""
+        table = self.values
+        found = []
+        last = None  # where f rose or fell last: the cell, and which of the two
+        for cell in table.cells_between(lo, hi):
+            state = table.state[cell]
+            if state == _OPEN:
+                raise ValueError(
+                    f"extrema(lo, hi): f turns too often near x = {table.left[cell]:.6g}. "
+                    f"Received: lo={lo}, hi={hi}. Ask for a smaller interval."
+                )
+            if (table.left[cell], table.right[cell]) in table.poles:
+                last = None
+            if state not in (_RISES, _FALLS):
+                continue
+            if last is not None and state != table.state[last]:
+                x, value = table.turn(last, cell)
+                if lo < x < hi:
+                    found.append(Extremum(x, value, "maximum" if state < 0 else "minimum"))
+            last = cell
+        return found
+
+
+class _Table:
+    """f, or f' for derivative = 1, in cells."""
+
+    def __init__(self, shape, derivative):
+        self.shape = shape
+        self.derivative = derivative
+        self.targets = [f and (f.slope() if derivative else f) for f in shape.fractions]
+        self.poles = set()
+        with np.errstate(all="ignore"):
+            self._make()
+
+    def _make(self):
+        shape = self.shape
+        breaks, grid = self._breaks()
+        columns, before = [], -shape.largest
+        for low, high in [*breaks, (shape.largest, None)]:
+            if before < low:
+                columns.append(self._gap(before, low, grid))
+            if high is not None:
+                columns.append(self._break(low, high))
+                before = high
+        self.left, self.right, self.piece, self.state, *bounds = (
+            np.concatenate(column) for column in zip(*columns, strict=True)
+        )
+        self._bound(*bounds)
+
+    def _breaks(self):
+        """Cells of their own, around everything where it may turn; further ends of cells."""
+        shape = self.shape
+        breaks, grid = list(shape.ends), [_grid(shape.math_dtype)]
+        for i, target in enumerate(self.targets):
+            if not target:
+                continue
+            start = shape.ends[i - 1][1] if i else -math.inf
+            end = shape.ends[i][0] if i < len(shape.ends) else math.inf
+            turns, poles = target.turns()
+            breaks += [r for r in turns + poles if start <= r[1] and r[0] <= end]
+            grid.append([x for r in _real_roots(target.exact[1].derivative()) for x in r])
+        breaks = [r for r in _merged(breaks) if max(map(abs, r)) < shape.largest]
+        return breaks, np.unique(np.concatenate(grid))
+
+    def _piece(self, low):
+        """The number of the piece that begins at or before a float."""
+        return sum(end[1] <= low for end in self.shape.ends)
+
+    def _gap(self, start, end, grid):
+        """The cells between two breaks."""
+        piece = self._piece(start)
+        edges = np.concatenate([[start], grid[(start < grid) & (grid < end)], [end]])
+        left, right = edges[:-1], edges[1:]
+        target = self.targets[piece]
+        if target:
+            middle = _between([(start, start), (end, end)])[1]
+            state = np.full(left.shape, target.sign(middle))
+            low = high = np.full(left.shape, np.nan, _WIDE)
+        else:
+            left, right, state, low, high = self._bisect(piece, left, right)
+        left, right, state, low, high, slack = self._split(piece, left, right, state, low, high)
+        least, greatest = np.full(left.shape, -np.inf), np.full(left.shape, np.inf)
+        if self.derivative:
+            slack = np.where(abs(state) <= 1, slack, 0)  # bounds of all of a cell are certain
+        else:
+            computed, _ = self.shape.rounding(piece, left, right)
+            change = self.shape.conditioning(piece, left, right, abs(state) > 1)
+            least, greatest = computed.low - change, computed.high + change
+            slack = slack + change
+        pieces = np.full(left.shape, piece)
+        return left, right, pieces, state, low, high, slack, least, greatest
+
+    def _break(self, low, high):
+        shape = self.shape
+        jump = 0
+        for end in shape.ends:
+            if low <= end[0] and end[1] <= high:
+                jump = jump or shape.jumps[end]
+        pole = any(low <= p[1] and p[0] <= high for p in shape.poles)
+        if pole:
+            self.poles.add((low, high))
+        wild = pole or (self.derivative and jump)
+        least, greatest = (-np.inf, np.inf) if wild else (np.inf, -np.inf)
+        state = _STILL if self.derivative or pole or not jump else jump
+        return tuple(
+            np.array([v], t)
+            for v, t in [
+                (low, float), (high, float), (-1, int), (state, int),
+                (least, _WIDE), (greatest, _WIDE), (0, _WIDE), (-np.inf, _WIDE), (np.inf, _WIDE),
+            ]
+        )  # fmt: skip
+
+    def _slack(self, piece, left, right):
+        shape, target = self.shape, self.targets[piece]
+        if not self.derivative:
+            return shape.rounding(piece, left, right)[1]
+        if target:
+            return target.error(left, right)
+        slack = np.zeros(left.shape, _WIDE)
+        for x in (left, right):
+            y = self._at(piece, x)
+            slack = np.maximum(slack, 8 * (y.high - y.low) + 2.0**-40 * y.size)
+        return _number(slack, np.inf)
+
+    def _at(self, piece, x):
+        """It at numbers, certainly."""
+        x = x.astype(_WIDE)
+        y = _jet(self.shape.nodes[piece], _Interval(x, x), self.derivative)[-1]
+        return _filled(y, x.shape)
+
+    def _size(self, piece, x):
+        target = self.targets[piece]
+        return abs(target(x)) if target else self._at(piece, x).size
+
+    def _bisect(self, piece, left, right):
+        """Cells of a piece that is no rational function, each with its state and bounds."""
+        node, k = self.shape.nodes[piece], self.derivative
+        done = []
+        while left.size:
+            with np.errstate(all="ignore"):
+                x = _Interval(left.astype(_WIDE), right.astype(_WIDE))
+                middle = left / 2 + right / 2
+                centre = middle.astype(_WIDE)
+                jet = _jet(node, x, k + 2)
+                at_centre = _jet(node, _Interval(centre, centre), k + 1)
+                value, slope, curvature = (
+                    _filled(jet[k + i], left.shape, math.factorial(k + i)) for i in range(3)
+                )
+                exact_value, exact_slope = (
+                    _filled(at_centre[k + i], left.shape, math.factorial(k + i)) for i in range(2)
+                )
+                away = _Interval.outward(x.low - centre, x.high - centre)
+                slope = slope.within(exact_slope + curvature * away)
+                value = value.within(exact_value + slope * away)
+                state = np.where(slope.low >= 0, _RISES, _STILL)
+                state = np.where(slope.high <= 0, _FALLS, state)
+                state = np.where((slope.low == 0) & (slope.high == 0), _FLAT, state)
+                if k:
+                    tolerance = 2.0**-24 * value.size + 2.0**-40
+                else:
+                    tolerance = self.shape.rounding(piece, left, right)[1]
+                finished = (
+                    (state != _STILL)
+                    | (value.high - value.low <= tolerance)
+                    | (middle <= left)
+                    | (middle >= right)
+                )
+            # Those nearest to 0 go on; where f turns for ever, the others stay as they are.
+            going = np.nonzero(~finished)[0]
+            going = going[np.argsort(abs(middle[going]), kind="stable")]
+            given_up = going[_MOST_CELLS // 2 :]
+            state[given_up] = _OPEN
+            finished[given_up] = True
+            done.append([v[finished] for v in (left, right, state, value.low, value.high)])
+            left, middle, right = (v[~finished] for v in (left, middle, right))
+            left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
+        left, right, state, low, high = (np.concatenate(v) for v in zip(*done, strict=True))
+        order = np.argsort(left, kind="stable")
+        return tuple(v[order] for v in (left, right, state, low, high))
+
+    def _split(self, piece, left, right, state, low, high):
+        """Smaller cells where the error at the ends of a cell is far below that within."""
+        done = []
+        least = 64 * (2.0**-40 if self.derivative else self.shape.unit)
+        for depth in range(13):
+            slack = self._slack(piece, left, right)
+            ends = np.maximum(self._slack(piece, left, left), self._slack(piece, right, right))
+            size = np.maximum(*(self._size(piece, x) for x in (left, right)))
+            middle = left / 2 + right / 2
+            split = (slack > 4 * ends) & (slack > least * size) & (abs(state) <= 1)
+            split &= (middle > left) & (middle < right) & (depth < 12)
+            split[np.nonzero(split)[0][_MOST_CELLS // 4 :]] = False
+            keep = ~split
+            done.append([v[keep] for v in (left, right, state, low, high, slack)])
+            left, right = (
+                np.concatenate([left[split], middle[split]]),
+                np.concatenate([middle[split], right[split]]),
+            )
+            state, low, high = (np.concatenate([v[split]] * 2) for v in (state, low, high))
+            if not left.size:
+                break
+        columns = [np.concatenate(v) for v in zip(*done, strict=True)]
+        order = np.argsort(columns[0], kind="stable")
+        return tuple(v[order] for v in columns)
+
+    def _bound(self, low, high, slack, least, greatest):
+        """Bounds of every cell, at its ends and in all of it; then tables for many cells.
+
+        Args:
+            low, high: bounds of f in cells in which it is not known to be monotone.
+            slack: how far from f the layer may be.
+            least, greatest: what the layer keeps in any case.
+        """
+        monotone = (abs(self.state) <= 1) & (self.piece >= 0)
+        ends = []
+        for x in (self.left, self.right):
+            below, above = least.copy(), greatest.copy()
+            for piece, target in enumerate(self.targets):
+                of = monotone & (self.piece == piece)
+                y = target(x[of]) if target else self._at(piece, x[of])
+                y = _Interval(y, y) if target else y
+                # What is no number says nothing.
+                below[of] = np.fmax(below[of], y.low - slack[of])
+                above[of] = np.fmin(above[of], y.high + slack[of])
+            ends.append((below, above))
+        (left_low, left_high), (right_low, right_high) = ends
+        others = np.fmax(least, low - slack), np.fmin(greatest, high + slack)
+        low = np.where(monotone, np.minimum(left_low, right_low), others[0])
+        high = np.where(monotone, np.maximum(left_high, right_high), others[1])
+        for below, above in ends:
+            below[~monotone], above[~monotone] = low[~monotone], high[~monotone]
+        # A break holds what its neighbours tend to.
+        for i in np.nonzero(self.piece < 0)[0]:
+            for j, (a, b) in ((i - 1, ends[1]), (i + 1, ends[0])):
+                if 0 <= j < len(low) and self.piece[j] >= 0:
+                    low[i], high[i] = min(low[i], a[j]), max(high[i], b[j])
+            for a, b in ends:
+                a[i], b[i] = low[i], high[i]
+        self.exact = monotone & np.isfinite(slack.astype(float))
+        self.slack = slack.astype(float)
+        down, up = (lambda v: _to_double(v, -np.inf)), (lambda v: _to_double(v, np.inf))
+        self.low, self.high = down(low), up(high)
+        self.begin, self.end = (down(left_low), up(left_high)), (down(right_low), up(right_high))
+        self.edges = np.append(self.left, self.right[-1])
+        self.least = _sparse(self.low, np.minimum)
+        self.greatest = _sparse(self.high, np.maximum)
+
+    def __call__(self, lo, hi):
+        """Bounds between arrays lo and hi."""
+        shape, lo, hi = lo.shape, lo.ravel(), hi.ravel()
+        largest = self.shape.largest
+        x, y = np.clip(lo, -largest, largest), np.clip(hi, -largest, largest)
+        last_cell = len(self.low) - 1
+        first = np.clip(np.searchsorted(self.edges, x, "left") - 1, 0, last_cell)
+        last = np.clip(np.searchsorted(self.edges, y, "right") - 1, 0, last_cell)
+        low, high = self._point(x, first)
+        low_y, high_y = self._point(y, last)
+        np.minimum(low, low_y, out=low)
+        np.maximum(high, high_y, out=high)
+        # From lo to the end of its cell, from the beginning of the last one to hi.
+        apart = first < last
+        for cell, (least, greatest) in ((first, self.end), (last, self.begin)):
+            low = np.where(apart, np.minimum(low, least[cell]), low)
+            high = np.where(apart, np.maximum(high, greatest[cell]), high)
+        # All cells between, as two stretches of 2^level cells.
+        count = np.maximum(last - first - 1, 1)
+        level = np.frexp(count.astype(float))[1] - 1
+        start = np.minimum(first + 1, last_cell)
+        other = np.maximum(last - 2**level, 0)
+        inside = last - first > 1
+        for table, join, result in (
+            (self.least, np.minimum, low),
+            (self.greatest, np.maximum, high),
+        ):
+            of_all = join(table[level, start], table[level, other])
+            join(result, of_all, out=result, where=inside)
+        for side, end, far in ((1, -1, hi == np.inf), (-1, 0, lo == -np.inf)):
+            target = self.targets[end]
+            limit = target.at_infinity(side) if target else None
+            if limit is not None:
+                extreme, result = (np.maximum, high) if limit > 0 else (np.minimum, low)
+                extreme(result, limit, out=result, where=far)
+        return low.reshape(shape), high.reshape(shape)
+
+    def _point(self, x, cell):
+        """Bounds of what the layer returns at x."""
+        low, high = self.low[cell], self.high[cell]
+        piece = np.where(self.exact[cell], self.piece[cell], -1)
+        slack = self.slack[cell]
+        for i, target in enumerate(self.targets):
+            of = piece == i
+            if not of.any():
+                continue
+            at = x[of]
+            with np.errstate(all="ignore"):
+                if target:
+                    y = target(at)
+                else:
+                    y = _jet(self.shape.nodes[i], at, self.derivative)[-1]
+                    y = np.broadcast_to(0.0 if y is None else y, at.shape)
+                # nan says nothing: then the cell's bounds stay.
+                low[of] = np.fmax(low[of], y - slack[of])
+                high[of] = np.fmin(high[of], y + slack[of])
+        return low, high
+
+    def cells_between(self, lo, hi):
+        first = max(np.searchsorted(self.edges, lo, "left") - 1, 0)
+        return range(first, min(np.searchsorted(self.edges, hi, "right"), len(self.low)))
+
+    def turn(self, before, after):
+        """Where f turns between a cell in which it rises and one in which it falls."""
+        low, high = self.right[before], self.left[after]
+        piece = max(self.piece[before], 0)
+        flat = (self.state[before + 1 : after] == _FLAT).any()
+        smooth = not self.targets[self.piece[before]] and self.piece[before] == self.piece[after]
+        if smooth and not flat and low < high:
+            node, sign = self.shape.nodes[piece], self.state[before]
+            while True:  # f' changes its sign between the two
+                x = low / 2 + high / 2
+                if not low < x < high:
+                    break
+                slope = _jet(node, np.array([x], _WIDE), 1)[1]
+                if slope is not None and slope.item() * sign > 0:
+                    low = x
+                else:
+                    high = x
+        x = low / 2 + high / 2
+        if self.piece[before] < 0 or self.piece[after] < 0:  # a jump is the turn
+            sides = [
+                self._value(self.shape.nodes[self.piece[i]], x)
+                for i in range(max(before - 1, 0), min(after + 2, len(self.piece)))
+                if self.piece[i] >= 0
+            ]
+            return float(x), (max if self.state[after] < 0 else min)(sides)
+        return float(x), self._value(self.shape.root, x)
+
+    def _value(self, node, x):
+        value = _jet(node, np.array([x], _WIDE), 0)[0]
+        return float(np.broadcast_to(value, (1,))[0])
+
+
+def _filled(interval, shape, factor=1):
+    """An interval, or None for 0, as arrays of the shape, times a factor."""
+    if interval is None:
+        zeros = np.zeros(shape, _WIDE)
+        return _Interval(zeros, zeros)
+    if factor != 1:
+        interval = interval.times(float(factor))
+    return _Interval(
+        *(np.broadcast_to(v, shape).astype(_WIDE) for v in (interval.low, interval.high))
+    )
+
+
+def _to_double(v, direction):
+    with np.errstate(over="ignore"):
+        rounded = v.astype("float64")
+    wrong = rounded > v if direction < 0 else rounded < v
+    return np.where(wrong, np.nextafter(rounded, direction), rounded)
+
+
+def _sparse(values, join):
+    """Of every place the joint bound of 2^level cells from there, for all levels."""
+    levels = [values]
+    while 2 ** len(levels) <= len(values):
+        step = 2 ** (len(levels) - 1)
+        last = levels[-1]
+        levels.append(np.append(join(last[:-step], last[step:]), last[-step:]))
+    return np.stack(levels)
+
+
+def _outward(low, high, dtype):
+    """Numbers of a dtype that enclose; denormal numbers may count as 0."""
+    low, _ = _cast(low, dtype, np.floor)
+    _, high = _cast(high, dtype, np.ceil)
+    return low, high
+
+
+def _cast(x, dtype, whole):
+    """x as a multiple of its unit in the last place; the least and the greatest it may be.
+
+    Denormal numbers may become 0, and what is above all numbers infinite.
+    """
+    digits, least, normal, largest = _FORMATS[dtype]
+    quantum = np.maximum(np.frexp(x)[1] - digits, least)
+    y = np.ldexp(whole(np.ldexp(x, -quantum)), quantum) + 0.0
+    denormal = abs(y) < 2.0**normal
+    low = np.where(denormal, np.minimum(y, 0.0), np.minimum(y, largest))
+    high = np.where(denormal, np.maximum(y, 0.0), np.maximum(y, -largest))
+    return np.where(y < -largest, -np.inf, low), np.where(y > largest, np.inf, high)

@@ -1,0 +1,456 @@
+"""Bounds of learned activations: never left, and no wider than they must be."""
+
+import contextlib
+import math
+import sys
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+import keras_learnact as kla
+from keras_learnact import APL, DEU, PAU, SLAF, Mixture, SReLU, bounds
+from keras_learnact.numerics import finite
+from tests.layers.contract_test import ACTIVATIONS, built, every_activation, randomised
+from tests.numeric import call
+
+MAX = float(np.finfo("float32").max)
+INF = math.inf
+
+# Every kind of function there is beside each activation's default.
+OTHERS = [
+    PAU(denominator="B", initial=((0.03, 0.6, 2, 3, 1.4, 0.25), (1, -2, 0.5, 0.3))),
+    PAU(denominator="C", initial=((0.03, 0.6, 2, 3, 1.4, 0.25), (-0.1, 1, -2, 0.5, 0.3))),
+    PAU(denominator="N", initial=((0.03, 0.6, 2, 3, 1.4, 0.25), (1, -2, 0.5, 0.3))),
+    PAU(
+        degrees=(9, 8),
+        initial=(
+            (0.1, 1, -1, 0.3, 0.2, -0.5, 0.1, 0.4, -0.2, 0.1),
+            (0.5, 1, 0, 0.2, 0.7, 0.1, 0.3, 0.1),
+        ),
+    ),
+    SLAF(order=9, initial=(0.1, 1, -0.3, 0.2, 0, 0, 0.01, 0, 0, 1e-4), sharing="layer"),
+    *(
+        Mixture(names)
+        for names in [
+            ("tanh", "gelu", "hard_sigmoid"),
+            ("silu", "mish", "relu6"),
+            ("elu", "softplus", "hard_tanh"),
+            ("exponential", "celu", "softsign"),
+            ("sigmoid", "hard_silu", "log_sigmoid"),
+            ("hard_shrink", "tanh_shrink", "sparse_plus"),
+        ]
+    ),
+    # The rows of DEU's table, in its order.
+    *(
+        DEU(initial=initial, sharing="layer")
+        for initial in [
+            (0, 0, 0, 0.5, 0.5),
+            (0, 0, 0.5, 0.5, 0.5),
+            (0, 1, 0, 0.5, 0.5),
+            (0, 1, 0.5, 1, 1),
+            (1, 0, 0, 0.1, 0.2),
+            (0.5, 0, 0.3, 1, 1),
+            (0.5, 0, -0.3, 1, 1),
+            (1, 1, 0, 0.1, 0.2),
+            (1, 0.5, 0.75, 0.3, 0.2),
+            (1, 2, 1, 0.5, 0.1),
+            (1, 2, 0.75, 0.3, 0.2),
+            (-1, 0.5, 0.75, 0.3, 0.2),
+        ]
+    ),
+]
+
+
+def moved(layer, seed=0):
+    """The layer with coefficients a little off; what is 0 stays 0, and so does a DEU's row."""
+    rng = np.random.default_rng(seed)
+    for name, value in layer.parameters().items():
+        getattr(layer, name).assign(value * (1 + 0.1 * rng.normal(size=value.shape)))
+    return layer
+
+
+def inputs(layer, count, rng):
+    """Numbers of the whole float32 range, and those beside all places where a function turns."""
+    values = [
+        rng.normal(size=count) * 3,
+        rng.choice([-1, 1], count) * np.exp2(rng.uniform(-149, 128, count)),
+        [0.0, -0.0, MAX, -MAX, INF, -INF, 1e-40, -1e-40],
+    ]
+    for shape in bounds._shapes(layer, "the test"):
+        table = shape.values
+        short = table.right - table.left <= 1e-6 * abs(table.left)
+        turns = table.left[short][:50].astype("float32")
+        values += [turns, np.nextafter(turns, np.float32(INF)), np.nextafter(turns, np.float32(-9))]
+    return np.concatenate(values).astype("float32")
+
+
+def pairs(x, rng):
+    """Intervals, half of them narrow, and a number in each."""
+    with np.errstate(all="ignore"):
+        narrow = x * (1 + 0.1 * rng.normal(size=x.shape)).astype("float32")
+        other = np.where(rng.random(x.shape) < 0.5, narrow, rng.permutation(x))
+        other = np.where(np.isnan(other), x, other)
+        lo, hi = np.minimum(x, other), np.maximum(x, other)
+        inside = lo + (hi - lo) * rng.random(x.shape).astype("float32")
+        return lo, np.clip(np.where(np.isfinite(inside), inside, lo), lo, hi), hi
+
+
+def assert_sound(layer, x, lo, inside, hi):
+    """Kernel and formula stay within the bounds at x, and at all points of lo … hi."""
+    at, between = layer.interval(x, x), layer.interval(lo, hi)
+    for path in (contextlib.nullcontext(), kla.kernels.disabled()):
+        with path:
+            checks = [(x, at), *((v, between) for v in (lo, inside, hi))]
+            for points, (least, greatest) in checks:
+                y = call(layer, points).astype("float64")
+                wrong = ~((least <= y) & (y <= greatest))
+                assert not wrong.any(), [
+                    v[wrong][:3] for v in (points, y, least, greatest, lo, hi) if v.shape == y.shape
+                ]
+
+
+def check(layer, channels=1, count=4000, dtype="float32"):
+    rng = np.random.default_rng(1)
+    x = inputs(layer, count, rng)
+    x = np.repeat(x[:, None], channels, axis=1).astype(dtype)
+    assert_sound(layer, x, *pairs(x, rng))
+
+
+@every_activation
+def test_no_value_leaves_the_bounds(cls):
+    check(built(cls, 2, shape=(None, 4)), channels=4)
+
+
+@pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: layer.formula()[:40])
+def test_no_value_of_other_functions_leaves_the_bounds(layer):
+    check(moved(layer))
+
+
+@every_activation
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+def test_no_value_of_half_precision_leaves_the_bounds(cls, policy):
+    layer = built(cls, dtype=policy)
+    rng = np.random.default_rng(1)
+    x = inputs(layer, 2000, rng)[:, None]
+    # The layer rounds x to fewer digits before anything else, perhaps out of lo … hi.
+    assert_sound(layer, x, *pairs(x, rng))
+
+
+@pytest.mark.tensorflow  # JAX has no float64 unless its 64-bit mode is on
+@every_activation
+def test_no_value_of_float64_leaves_the_bounds(cls):
+    check(built(cls, dtype="float64"), count=2000, dtype="float64")
+
+
+coefficients = st.one_of(st.floats(-8, 8, width=32), st.floats(-MAX, MAX, width=32), st.just(0.0))
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_no_value_leaves_the_bounds_whatever_the_coefficients(data):
+    version = data.draw(st.sampled_from("ABCN"))
+    start = (0, 1, 0, 0), (0,) * (3 if version == "C" else 2)
+    layer = PAU(degrees=(3, 2), denominator=version, initial=start)
+    for name, value in layer.parameters().items():
+        size = value.size
+        numbers = data.draw(st.lists(coefficients, min_size=size, max_size=size))
+        getattr(layer, name).assign(np.reshape(numbers, value.shape))
+    check(layer, count=100)
+
+
+def grid_of(layer, lo, hi):
+    """The exact function of each group at many points, in float64, and their distance."""
+    import sympy
+
+    x = np.linspace(lo, hi, 40001)
+    names = sympy.Symbol("x", real=True)
+    functions = [
+        sympy.lambdify(names, layer.sympy(group), ["scipy", "numpy"])
+        for group in range(layer.groups)
+    ]
+    with np.errstate(all="ignore"):
+        return x, np.stack([np.broadcast_to(f(x), x.shape) for f in functions]), x[1] - x[0]
+
+
+@every_activation
+def test_bounds_are_no_wider_than_the_function_and_its_rounding(cls):
+    layer = built(cls, 2, shape=(None, 4))
+    for lo, hi in [(-2, 2), (-0.7, 0.1), (0.25, 0.5), (-9, -3)]:
+        x, y, h = grid_of(layer, lo, hi)
+        least, greatest = layer.range(lo, hi)
+        # Between two points of the grid f goes at most half a step of its steepest slope beyond
+        # them. The rounding: some ten operations of a few units, 2^-24, of terms up to 100 here.
+        room = layer.lipschitz(lo, hi) * h / 2 + 1e-4 * (1 + abs(y).max(axis=1))
+        assert (least <= y.min(axis=1)).all() and (least >= y.min(axis=1) - room).all()
+        assert (greatest >= y.max(axis=1)).all() and (greatest <= y.max(axis=1) + room).all()
+
+
+@every_activation
+def test_the_lipschitz_bound_is_the_steepest_slope(cls):
+    layer = built(cls, 2, shape=(None, 4))
+    for lo, hi in [(-2, 2), (-0.7, 0.1), (0.25, 0.5)]:
+        x, y, h = grid_of(layer, lo, hi)
+        secants = abs(np.diff(y, axis=1)) / h
+        bound = layer.lipschitz(lo, hi)
+        # A secant is the mean of slopes; float64 differences of values near 1 err by 1e-16 / h.
+        assert (secants.max(axis=1) <= bound * (1 + 1e-12) + 1e-10).all()
+        # Half a step from the steepest point the slope differs by the curvature times h.
+        bend = abs(np.diff(y, 2, axis=1)).max(axis=1) / h
+        assert (secants.max(axis=1) >= bound - 2 * bend - 1e-6).all()
+
+
+@every_activation
+def test_the_bounds_of_all_numbers_are_those_of_a_large_interval(cls):
+    layer = built(cls, 2, shape=(None, 4))
+    least, greatest = layer.range(-INF, INF)
+    inner_least, inner_greatest = layer.range(-MAX, MAX)
+    y = layer.curve([-INF, -MAX, -1e9, -5, 0, 5, 1e9, MAX, INF])
+    assert (least <= y.min(axis=1)).all() and (greatest >= y.max(axis=1)).all()
+    assert (least <= inner_least).all() and (greatest >= inner_greatest).all()
+    assert not np.isnan([least, greatest]).any()
+
+
+# By hand.
+
+
+def test_a_square():
+    layer = PAU(degrees=(2, 0), initial=((0, 0, 1), ()))
+    least, greatest = layer.range([-1, 0.5, -INF], [3, 2, INF])
+    np.testing.assert_allclose(least[0, [0, 2]], [0, 0], atol=1e-44)  # a few denormal numbers
+    np.testing.assert_array_equal(greatest[0, 2], INF)
+    # One or two roundings, taken for a dozen.
+    np.testing.assert_allclose([least[0, 1], *greatest[0, :2]], [0.25, 9, 4], rtol=2e-6)
+    np.testing.assert_allclose(layer.lipschitz([-1, 1], [3, 2]), [[6, 4]], rtol=1e-12)
+    assert layer.extrema(-1, 3) == [[(0.0, 0.0, "minimum")]]
+    assert layer.extrema(0, 3) == [[]]  # 0 is not inside
+
+
+def test_the_identity_keeps_its_interval():
+    layer = SReLU(initial=(0, 1, 1, 1), sharing="layer")
+    np.testing.assert_array_equal(layer.range(0.25, 0.5), [[0.25], [0.5]])  # nothing is rounded
+    np.testing.assert_array_equal(layer.lipschitz(-INF, INF), [1])
+
+
+def test_a_leaky_relu_has_two_slopes_and_no_extremum():
+    layer = SReLU(sharing="layer")  # 0.2 x below 0
+    least, greatest = layer.range(-5, 3)
+    # A few roundings of 2^-24 each.
+    assert -1.000001 <= least[0] <= -1 and 3 <= greatest[0] <= 3.000001
+    low, high = layer.slopes([[-1.0, 1.0, 0.0]], [[-0.5, 2.0, 0.0]])
+    slope = float(np.float32(0.2))
+    np.testing.assert_allclose(low, [[slope, 1, slope]], rtol=1e-12)  # the kink has both
+    np.testing.assert_allclose(high, [[slope, 1, 1]], rtol=1e-12)
+    assert layer.extrema(-INF, INF) == [[]]
+
+
+def test_a_deu_that_is_relu():
+    layer = DEU(initial=(0, 1, 0, 0, 0), sharing="layer")
+    least, greatest = layer.range([-3, -3, 0.5], [-1, 2, 0.75])
+    # A few denormal numbers, which count as 0.
+    np.testing.assert_allclose(least[0], [0, 0, 0.5], rtol=2e-6, atol=1e-44)
+    np.testing.assert_allclose(greatest[0], [0, 2, 0.75], rtol=2e-6, atol=1e-44)
+    # The guard: f is clipped to ±1000.
+    np.testing.assert_allclose(layer.range(-INF, INF)[1], 1000, rtol=2e-6)
+    assert layer.extrema(-9, 9) == [[]]  # flat, then rising
+
+
+def test_a_cubic_turns_at_one():
+    layer = SLAF(initial=(0, -3, 0, 1))  # x³ - 3x
+    (found,) = layer.extrema(-INF, INF)
+    assert [e.kind for e in found] == ["maximum", "minimum"]
+    np.testing.assert_allclose([e.x for e in found], [-1, 1], rtol=1e-15)
+    np.testing.assert_allclose([e.value for e in found], [2, -2], rtol=1e-15)
+    np.testing.assert_allclose(layer.range(-1.5, 1.5), [[-2], [2]], rtol=3e-6)
+    np.testing.assert_allclose(layer.range(-3, 1.5), [[-18], [2]], rtol=3e-6)
+    low, high = layer.slopes([[-2.0]], [[1.0]])
+    np.testing.assert_allclose([low, high], [[[-3]], [[9]]], rtol=1e-12)
+
+
+def test_two_extrema_that_almost_meet_are_both_found():
+    d = 2.0**-10
+    layer = SLAF(initial=(0, -3 * d * d, 0, 1))  # x³ - 3 d² x
+    (found,) = layer.extrema(-1, 1)
+    # float32 keeps 3 d² to 24 digits.
+    np.testing.assert_allclose([e.x for e in found], [-d, d], rtol=1e-7)
+
+
+def test_a_roof_has_a_maximum_and_a_plateau_one_in_its_middle():
+    roof = APL(num_hinges=1, initial=(-1, 0.5), sharing="layer")  # max(0, x) - max(0, 1/2 - x)
+    assert roof.extrema(-9, 9) == [[]]
+    roof = SReLU(initial=(-1, -2, 1, -3), sharing="layer")  # falls, rises from -1 to 1, falls
+    assert roof.extrema(-9, 9) == [[(-1.0, -1.0, "minimum"), (1.0, 1.0, "maximum")]]
+    plateau = Mixture(("relu", "relu6", "hard_tanh"), initial=(-1, 1, -1))
+    # It falls from -1 to 1, is -1 until 6, and falls on: no turn.
+    assert plateau.extrema(-9, 9) == [[]]
+    plateau = Mixture(("relu", "relu6", "hard_tanh"), initial=(1, -1, -1))
+    assert plateau.extrema(-9, 9) == [[(3.5, -1.0, "minimum")]]  # falls, -1 from 1 to 6, rises
+
+
+def test_a_wave_turns_at_every_multiple_of_pi():
+    layer = DEU(initial=(1, 0, 1, 1, 0), sharing="layer")  # cos x below 0, and 1 above
+    (found,) = layer.extrema(-10, -0.5)
+    np.testing.assert_allclose([e.x for e in found], [-3 * np.pi, -2 * np.pi, -np.pi], rtol=1e-9)
+    assert [e.kind for e in found] == ["minimum", "maximum", "minimum"]
+    np.testing.assert_allclose([e.value for e in found], [-1, 1, -1], rtol=1e-9)
+    # The layer does not know the phase of far waves; that alone may make one look larger.
+    np.testing.assert_allclose(layer.range(-1e6, INF), [[-1], [1]], atol=3e-3)
+    with pytest.raises(ValueError, match="turns too often near x = .* smaller interval"):
+        layer.extrema(-1e6, 0)
+
+
+def test_a_pole_leaves_nothing_certain_where_it_is():
+    layer = PAU(degrees=(1, 2), denominator="N", initial=((1, 0), (0, -1)))  # 1 / (1 - x²)
+    least, greatest = layer.range([0.5, 1.5, -2], [2, 2, 0])
+    np.testing.assert_array_equal(least[0, [0, 2]], [-INF, -INF])
+    np.testing.assert_array_equal(greatest[0, [0, 2]], [INF, INF])
+    np.testing.assert_allclose([least[0, 1], greatest[0, 1]], [-0.8, -1 / 3], rtol=5e-6)
+    assert layer.lipschitz(0.5, 2) == INF
+    assert layer.extrema(-INF, INF) == [[(0.0, 1.0, "minimum")]]
+
+
+def test_a_jump_has_no_lipschitz_bound():
+    layer = Mixture(("hard_shrink",))  # 0 between -1/2 and 1/2, else x
+    assert layer.lipschitz(0, 1) == INF
+    np.testing.assert_allclose(layer.lipschitz([-0.25, 1], [0.25, 2]), [[0, 1]], rtol=1e-12)
+    greatest = layer.range([-0.25, 0, 0.75], [0.25, 1, 2])[1]
+    np.testing.assert_allclose(greatest, [[0, 1, 2]], rtol=1e-6)
+
+
+def test_a_default_pau_is_a_leaky_relu_within_its_fit():
+    layer = PAU(initial="tanh")
+    x = np.linspace(-3, 3, 1001)
+    y = layer.curve(x)
+    np.testing.assert_allclose(layer.range(-3, 3), [[y.min()], [y.max()]], atol=1e-5)
+    least, greatest = layer.range(1, 1)
+    assert 0 < greatest[0] - least[0] < 2e-5  # what is lost to rounding
+
+
+# Elements.
+
+
+@pytest.mark.parametrize(
+    "sharing, axis, shape",
+    [
+        ("layer", -1, (3, 4)),
+        ("channel", -1, (3, 2, 4)),
+        ("channel", 1, (3, 4, 2)),
+        (2, -1, (3, 4)),
+        ("unit", -1, (3, 2, 2)),
+    ],
+)
+def test_every_element_has_the_bounds_of_its_group(sharing, axis, shape):
+    start = (0, 1, 0, 0.1), (0, 0.5)
+    layer = PAU(degrees=(3, 2), initial=start, sharing=sharing, axis=axis)
+    layer.build((None, *shape[1:]))
+    randomised(layer)
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=shape)
+    high = low + rng.random(shape)
+    numbers = np.arange(layer.groups)
+    group = {
+        "layer": lambda: 0,
+        "channel": lambda: numbers if axis == -1 else numbers[:, None],
+        2: lambda: numbers.repeat(2),
+        "unit": lambda: numbers.reshape(shape[1:]),
+    }[sharing]()
+    group = np.broadcast_to(group, shape)
+    least, greatest = layer.range(low, high)
+    steepest = layer.lipschitz(low, high)
+    places = tuple(np.indices(shape))
+    np.testing.assert_array_equal(
+        layer.interval(low, high), [least[(group, *places)], greatest[(group, *places)]]
+    )
+    smallest, largest = layer.slopes(low, high)
+    np.testing.assert_array_equal(np.maximum(-smallest, largest), steepest[(group, *places)])
+
+
+def test_slopes_hold_every_secant():
+    layer = randomised(DEU(sharing="layer"))
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=(500, 1))
+    high = low + rng.random((500, 1))
+    smallest, largest = layer.slopes(low, high)
+    import sympy
+
+    f = sympy.lambdify(sympy.Symbol("x", real=True), layer.sympy(), ["scipy", "numpy"])
+    secant = (f(high) - f(low)) / (high - low)
+    # float64 differences err by 1e-16 over the distance, 1e-3 and more nearly always.
+    room = 1e-14 / (high - low)
+    assert (smallest - room <= secant).all() and (secant <= largest + room).all()
+
+
+def test_bounds_follow_the_coefficients():
+    layer = PAU(degrees=(1, 0), initial=((0, 1), ()))
+    assert layer.range(0, 1)[1] == pytest.approx(1, rel=1e-6)
+    (before,) = bounds._shapes(layer, "the test")
+    assert bounds._shapes(layer, "the test")[0] is before  # nothing is done twice
+    layer.numerator.assign([[0, 2]])
+    assert layer.range(0, 1)[1] == pytest.approx(2, rel=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Swish(kla.LearnableActivation):
+    """An activation that nobody told keras_learnact.bounds of."""
+
+    def parameter_list(self):
+        return [kla.layers.base.Parameter("b", 1, 1.0)]
+
+    def function(self, x, b):
+        x = finite(x)
+        return x * ops.sigmoid(b[0] * x)
+
+    def expression(self, x, b):
+        import sympy
+
+        return x / (1 + sympy.exp(-b[0] * x))
+
+
+def test_an_activation_of_tomorrow_has_bounds_too():
+    layer = Swish(sharing=2)
+    layer.build((None, 4))
+    layer.b.assign([[1], [-1.5]])
+    check(layer, channels=4)
+    first, second = layer.extrema(-9, 9)
+    # Where x/(1 + e^-x) turns: 1 + e^-x + x e^-x = 0.
+    assert first[0].kind == "minimum" and first[0].x == pytest.approx(-1.2784645427610738, rel=1e-9)
+    assert second[0].kind == "maximum" and second[0].x == pytest.approx(1.278464542761 / 1.5)
+
+
+# Wrong use.
+
+
+def test_wrong_use_is_named():
+    layer = PAU()
+    with pytest.raises(ValueError, match=r"needs lo <= hi.*Received: lo=2\.0, hi=1\.0"):
+        layer.range(2, 1)
+    with pytest.raises(ValueError, match=r"lo=3\.0, hi=2\.0 at \(1,\)"):
+        layer.lipschitz([0, 3], 2)
+    with pytest.raises(ValueError, match="lo=nan"):
+        layer.extrema(math.nan, 1)
+    with pytest.raises(ValueError, match="takes two numbers"):
+        layer.extrema([0, 1], 2)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
+        layer.interval(np.zeros((2, 3)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="no parameters yet"):
+        PAU(sharing="channel").range(0, 1)
+    layer.numerator.assign(np.full((1, 6), np.nan))
+    with pytest.raises(ValueError, match="finite coefficients"):
+        layer.range(0, 1)
+    layer = PAU(sharing="channel")
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match="built with 4 sets of parameters and this input needs 3"):
+        layer.slopes(np.zeros((2, 3)), np.ones((2, 3)))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flint", None)
+    with pytest.raises(ImportError, match=r"pip install 'keras_learnact\[analysis\]'"):
+        PAU().range(0, 1)
+
+
+def test_every_activation_is_asked():
+    assert {cls.__name__ for cls in ACTIVATIONS} >= {"PAU", "DEU", "APL", "SReLU", "Mixture"}
