@@ -16,7 +16,7 @@ on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
 .DEFAULT_GOAL = help
 .PHONY: help demo test test-jax kernels test-portable sanitize bench test-gpu bench-gpu bazel
-.PHONY: lint format wheel venv clean
+.PHONY: docs lint format wheel venv clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,11 @@ bench-gpu: .venv-jax/ready ## Measure the kernels' speed on a GPU, beside KAT's 
 bazel: kernels ## Build custom_ops and run its tests with Bazel 4 (Debian's bazel-bootstrap)
 	@bazel test --repo_env=PYTHON_BIN_PATH=$(CURDIR)/.venv/bin/python $(BAZEL_FLAGS) \
 	  //custom_ops/... //tests/native/...
+
+docs: kernels ## Build the documentation into build/site; its gallery trains every activation
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@$(on_tensorflow) -m mkdocs build --quiet
+	@echo 'Open build/site/index.html'
 
 lint: .venv/ready ## Check style and format
 	@.venv/bin/ruff check .

@@ -1,0 +1,95 @@
+"""Makes the page "Gallery" while the site is built: every activation, at its start and trained.
+
+It asks the package which activations there are, so a new one is on the page without being told.
+"""
+
+import inspect
+import io
+
+import keras
+import latex2mathml.converter
+from mkdocs.structure.files import File
+from sklearn.datasets import load_digits
+
+import keras_learnact as kla
+from keras_learnact import plotting
+
+HEAD = """# Gallery
+
+Every activation of the package. Each picture shows the function in a network of one hidden layer
+with 16 units, before and after 20 epochs on the [digits]({digits}), over the distribution of
+its inputs; below it the formula that was learned, with its coefficients rounded.
+
+[digits]: https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html
+
+"""
+
+ENTRY = """
+## {name}
+
+{summary} [Reference](reference/layers.md#{anchor})
+
+```text
+{formula}
+```
+
+{picture}
+"""
+
+PICTURE = """![{name} before and after training](gallery/{name}.svg)
+
+<div class="formula" markdown="0">{learned}</div>
+"""
+
+
+def on_files(files, config):
+    page = [HEAD.replace("[digits]({digits})", "[digits]")]
+    for name in kla.layers.__all__:
+        layer_class = getattr(kla, name)
+        if not issubclass(layer_class, keras.layers.Layer) or layer_class is kla.LearnableActivation:
+            continue
+        doc = inspect.getdoc(layer_class)
+        picture = ""
+        if issubclass(layer_class, kla.LearnableActivation):
+            svg, learned = train(layer_class)
+            files.append(File.generated(config, f"gallery/{name}.svg", content=svg))
+            picture = PICTURE.format(name=name, learned=learned)
+        page.append(
+            ENTRY.format(
+                name=name,
+                summary=doc.split("\n\n")[0].replace("\n", " "),
+                anchor=f"keras_learnact.layers.{name}",
+                formula=formula_of(doc),
+                picture=picture,
+            )
+        )
+    files.append(File.generated(config, "gallery.md", content="".join(page)))
+    return files
+
+
+def formula_of(doc):
+    """The block under "Formula:" of a docstring, without its indentation."""
+    paragraphs = doc.partition("Formula:")[2].strip("\n").split("\n")
+    block = []
+    for line in paragraphs:
+        if line and not line.startswith("    "):
+            break
+        block.append(line[4:])
+    return "\n".join(block).strip("\n")
+
+
+def train(layer_class):
+    """A picture (SVG) of the function before and after training, and the learned formula (MathML)."""
+    keras.utils.set_random_seed(1)
+    images, labels = load_digits(return_X_y=True)
+    images = images.astype("float32") / 16
+    layer = layer_class(sharing="layer", name=layer_class.__name__.lower())
+    model = keras.Sequential(
+        [keras.Input((64,)), keras.layers.Dense(16), layer, keras.layers.Dense(10, "softmax")]
+    )
+    before = plotting.snapshot(model)
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(images, labels, batch_size=64, epochs=20, verbose=0)
+    svg = io.StringIO()
+    plotting.plot(model, images[:500], before).savefig(svg, format="svg", transparent=False)
+    return svg.getvalue(), latex2mathml.converter.convert(layer.latex(), display="block")
