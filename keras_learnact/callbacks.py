@@ -1,15 +1,24 @@
 """Callbacks for `fit` that know learnable activations."""
 
+import dataclasses
 import os
 import time
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_learnact import plotting
+from keras_learnact import history, plotting
 from keras_learnact.layers.srelu import SReLU
 from keras_learnact.observe import activation_layers, named_activations, record_inputs
+
+# Of a parameter. More diagrams than these are nothing to look at.
+_MOST_SCALARS = 16
+# Of an activation. More take time and are a blot.
+_MOST_CURVES = 12
+# Inches, 100 pixels each: as wide as TensorBoard shows an image, which it shrinks pixel by pixel.
+_CARD = 3.5
 
 
 class SReLUThresholds(keras.callbacks.Callback):
@@ -118,24 +127,38 @@ class SReLUThresholds(keras.callbacks.Callback):
 class ActivationBoard(keras.callbacks.Callback):
     """Writes for TensorBoard how the activations of a model learn, without TensorFlow.
 
-    For each learnable activation: every parameter as a histogram over its groups, each of its
-    coefficients as a scalar (of several groups their mean), and the curve as an image, with the
-    one that it had when training began in grey. Beside them what Keras' own `TensorBoard`
-    callback writes, which needs TensorFlow: losses and metrics as `epoch_loss`, `epoch_accuracy`
-    and so on, those of training in `log_dir/train`, those of validation in `log_dir/validation`.
+    For each learnable activation, here of the name `pau`:
 
-    Training that goes on with `fit(initial_epoch=…)` goes on in the same diagrams.
+    - `pau/numerator_0` and so on, scalars: its coefficients; of several groups their means.
+      Parameters of more than 16 coefficients have none.
+    - `pau/numerator`, a histogram: all coefficients of the parameter. Of several groups instead
+      `pau/numerator_0/groups` and so on: how each coefficient is distributed over the groups.
+    - `pau/curve`, an image: the function, in grey as it was when training began, and behind it
+      the distribution of its inputs. Of many groups 12 are drawn.
+
+    `activations` is one image of all of them. Beside them what Keras' own `TensorBoard` callback
+    writes, which needs TensorFlow: losses and metrics as `epoch_loss`, `epoch_accuracy` and so on,
+    those of training in `log_dir/train`, those of validation in `log_dir/validation`.
+
+    Training that goes on with `fit(initial_epoch=…)` goes on in the same diagrams. When training
+    is over, the callback keeps nothing of the model.
 
     Args:
         log_dir: where the event files go. See them with `tensorboard --logdir log_dir`.
         every: when the activations are written: `"epoch"`, at the end of every epoch; or a
             number of training steps. The horizontal axis then counts the optimizer's steps.
-        inputs: data for the model, a few hundred samples. Behind every curve the distribution
-            of the activation's inputs on this data is drawn.
+        inputs: data for the model, a few hundred samples: an array, or a list or dictionary of
+            arrays. Behind every curve the distribution of the activation's inputs on this data is
+            drawn. Of a data set, say a `tf.data.Dataset` or a `keras.utils.PyDataset`, the first
+            256 samples are taken, once, see `keras_learnact.plotting.first_inputs`.
         before: a `keras_learnact.plotting.snapshot`, drawn in grey instead of the functions
             at the beginning of this `fit`.
+        derivative: whether the images show the derivatives too.
+        max_images: at most so many activations, evenly chosen, have an image of their own.
 
-    Errors:
+    Raises:
+        ValueError: for another `every`, a negative `max_images`; when training begins, for `inputs`
+            that give no samples.
         ImportError: tensorboardX or matplotlib is not installed.
 
     Example:
@@ -143,13 +166,20 @@ class ActivationBoard(keras.callbacks.Callback):
     >>> model.fit(x, y, callbacks=[ActivationBoard("runs/first", inputs=x[:500])])
     """
 
-    def __init__(self, log_dir, every="epoch", inputs=None, before=None):
+    def __init__(
+        self, log_dir, every="epoch", inputs=None, before=None, derivative=False, max_images=16
+    ):
         super().__init__()
         is_count = isinstance(every, int) and not isinstance(every, bool) and every >= 1
         if every != "epoch" and not is_count:
             raise ValueError(
                 'ActivationBoard: `every` must be "epoch" or a number of training steps >= 1. '
                 f"Received: every={every!r}"
+            )
+        if isinstance(max_images, bool) or not isinstance(max_images, int) or max_images < 0:
+            raise ValueError(
+                "ActivationBoard: `max_images` must be an integer >= 0. "
+                f"Received: max_images={max_images!r}"
             )
         try:
             # Now, and not only when the first epoch is over.
@@ -164,6 +194,8 @@ class ActivationBoard(keras.callbacks.Callback):
         self.every = every
         self.inputs = inputs
         self.before = before
+        self.derivative = derivative
+        self.max_images = max_images
 
     # Of `self.model`: on JAX each access to it copies the state of the training loop into the
     # model's variables, which are empty or old in between. So no layer is kept from call to call.
@@ -171,6 +203,7 @@ class ActivationBoard(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         model = self.model
         self._start = plotting.snapshot(model) if self.before is None else self.before
+        self._inputs = None if self.inputs is None else plotting.first_inputs(self.inputs)
         # A model with a training step of its own may keep its optimizers elsewhere.
         optimizer = getattr(model, "optimizer", None)
         self._steps = int(optimizer.iterations) if optimizer else 0
@@ -203,6 +236,8 @@ class ActivationBoard(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for writer in self._writers.values():
             writer.close()
+        self._inputs = None
+        self.set_model(None)  # which may be large, and this callback may live on
 
     def _writer(self, run):
         if run not in self._writers:
@@ -217,23 +252,151 @@ class ActivationBoard(keras.callbacks.Callback):
 
     def _write_activations(self, step):
         writer, model = self._writer("train"), self.model
-        distributions = None
-        if self.inputs is not None:
-            distributions = plotting.input_distributions(model, self.inputs)
-        for name, layer in named_activations(model).items():
+        layers = named_activations(model)
+        for name, layer in layers.items():
             for parameter, values in layer.parameters().items():
-                values = values.astype("float64")  # in which sums and squares do not overflow
-                finite = values[np.isfinite(values)]
-                if finite.size:  # a diverged activation may have nothing to count
-                    bins = _bin_edges(finite)
-                    writer.add_histogram(f"{name}/{parameter}", finite, step, bins)
-                with np.errstate(invalid="ignore"):  # inf - inf
-                    means = values.mean(axis=0)
-                for j, mean in enumerate(means):
-                    writer.add_scalar(f"{name}/{parameter}_{j}", mean, step)
-            figure = plotting.plot({name: layer}, before=self._start, distributions=distributions)
-            writer.add_image(f"{name}/curve", _pixels(figure), step, dataformats="HWC")
+                _write_parameter(writer, f"{name}/{parameter}", values, step)
+        distributions = None
+        if self._inputs is not None:
+            distributions = plotting.input_distributions(model, self._inputs)
+        panels = plotting.panels(layers, self._start, distributions, _MOST_CURVES)
+        count = min(len(panels), self.max_images)
+        for i in np.linspace(0, len(panels) - 1, count).astype(int):
+            self._write_image(f"{panels[i].name}/curve", panels[i : i + 1], step, _CARD)
+        if len(panels) > 1:
+            self._write_image("activations", panels, step)
         writer.flush()
+
+    def _write_image(self, tag, panels, step, width=None):
+        image = plotting.pixels(plotting.draw(panels, self.derivative, width=width))
+        self._writer("train").add_image(tag, image, step, dataformats="HWC")
+
+
+class ActivationHistory(keras.callbacks.Callback):
+    """Keeps how the activations of a model change, in one file.
+
+    When training begins and when an epoch ends: the parameters of every learnable activation, the
+    distribution of its inputs, and the epoch's loss and metrics. `keras_learnact.report.write_html`
+    makes a page of the file, and `keras_learnact.history.History.load` reads it.
+
+    Training that goes on with `fit(initial_epoch=…)` goes on in the same file; what the file holds
+    of later epochs is dropped. After every epoch the file is complete.
+
+    Args:
+        path: of the file, say "run/activations.npz". Its folder must exist.
+        inputs: data for the model, a few hundred samples: an array, or a list or dictionary of
+            arrays. The distribution of what arrives at the activations on it is kept. A model
+            that its first batch builds has a moment before training only if there are `inputs`.
+        every: a number of epochs >= 1. The first and the last moment are kept in any case.
+        limit: at most so many moments are kept, >= 3: when there are more, every second one is
+            dropped, and from then on only every second one is taken.
+
+    Raises:
+        ValueError: for `every` < 1 or `limit` < 3; when training begins, for a model without
+            learnable activations, or if the file holds the history of another model.
+        FileNotFoundError: when training begins, if the file's folder does not exist.
+
+    Example:
+
+    >>> model.fit(x, y, epochs=20, callbacks=[ActivationHistory("activations.npz", x[:500])])
+    >>> keras_learnact.report.write_html("activations.npz", "activations.html")
+    """
+
+    def __init__(self, path, inputs=None, every=1, limit=100):
+        super().__init__()
+        for name, value, least in (("every", every, 1), ("limit", limit, 3)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(
+                    f"ActivationHistory: `{name}` must be an integer >= {least}. "
+                    f"Received: {name}={value!r}"
+                )
+        self.path = Path(path)
+        self.inputs = inputs
+        self.every = every
+        self.limit = limit
+
+    # As above, no layer is kept from call to call, and `self.model` is asked for once a call.
+
+    def on_train_begin(self, logs=None):
+        self._first = self._history = self._not_taken = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._first is None:  # only here Keras says where training begins
+            self._first = epoch
+            self._take(epoch, {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        done = epoch + 1
+        self._not_taken = done, dict(logs or {})
+        if done % self._interval(done) == 0:
+            self._take(*self._not_taken)
+
+    def on_train_end(self, logs=None):
+        if self._not_taken:
+            self._take(*self._not_taken)
+
+    def _take(self, epoch, metrics):
+        model = self.model
+        named = named_activations(model)
+        if not named:
+            raise ValueError(
+                f"ActivationHistory needs a model with learnable activations. Received: {model!r}, "
+                "which has none. Leave the callback out."
+            )
+        moment = history.Moment.of(model, self.inputs, epoch, metrics)
+        if self._history is None:
+            if epoch == self._first and len(moment.parameters) < len(named):
+                return  # the first batch will build the rest
+            built = {name: named[name] for name in moment.parameters}
+            self._begin(history.configurations(built), moment)
+        moment = moment.renamed(self._names)
+        interval, before = self._interval(epoch), []
+        for old in self._history.moments:
+            if old.epoch == epoch:  # training goes on from here
+                moment = dataclasses.replace(moment, metrics=old.metrics)
+            elif not before or old.epoch % interval == 0:
+                before.append(old)
+        self._history.moments = [*before, moment]
+        self._history.save(self.path)
+        self._not_taken = None
+
+    def _begin(self, configs, moment):
+        """Starts a history, or goes on with that of the file."""
+        self._history = found = history.History([], configs=configs)
+        if self.path.exists():
+            self._history = found = history.History.load(self.path)
+            kinds = _kinds(found.configs, found.moments[0]), _kinds(configs, moment)
+            if kinds[0] != kinds[1]:
+                raise ValueError(
+                    f"ActivationHistory: {self.path} holds the history of another model, with the "
+                    f"activations {_listed(found.configs)}. Received: a model with the activations "
+                    f"{_listed(configs)}. Use another path, or delete the file."
+                )
+            found.moments = [old for old in found.moments if old.epoch <= self._first]
+        # The file keeps its names: in one process Keras numbers the layers of a second model anew.
+        self._names = dict(zip(configs, found.configs, strict=True))
+
+    def _interval(self, epoch):
+        """How many epochs are between two moments, so that up to this epoch the limit holds."""
+        interval = self.every
+        while epoch // interval + 3 > self.limit:  # 0, the multiples, and the first and the last
+            interval *= 2
+        return interval
+
+
+def _kinds(configs, moment):
+    """What two models have in common whose activations differ in nothing but names and values."""
+    return [
+        (
+            {**config, "config": {**config["config"], "name": None}},
+            {key: value.shape for key, value in moment.parameters[name].items()},
+        )
+        for name, config in configs.items()
+    ]
+
+
+def _listed(configs):
+    return ", ".join(f"{config['class_name']} {name!r}" for name, config in configs.items())
 
 
 def _by_group(layer, inputs):
@@ -245,16 +408,27 @@ def _by_group(layer, inputs):
     return np.moveaxis(inputs, layer.axis, 0).reshape(layer.groups, -1)
 
 
-def _bin_edges(values):
-    """The edges of 32 bins around finite values; distinct, also where all values are equal."""
-    margin = 1e-12 + 1e-9 * np.abs(values).max()
-    return np.linspace(values.min() - margin, values.max() + margin, 33)
+def _write_parameter(writer, tag, values, step):
+    """Scalars and histograms of an array `[groups, count]`."""
+    values = values.astype("float64")  # in which sums and squares do not overflow
+    groups, count = values.shape
+    if groups == 1 or count > _MOST_SCALARS:
+        _write_histogram(writer, tag, values, step)
+    if count > _MOST_SCALARS:
+        return
+    note = f"The mean over {groups} groups." if groups > 1 else ""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        means = values.mean(axis=0)
+    for j, mean in enumerate(means):
+        writer.add_scalar(f"{tag}_{j}", mean, step, summary_description=note)
+        if groups > 1:
+            _write_histogram(writer, f"{tag}_{j}/groups", values[:, j], step)
 
 
-def _pixels(figure):
-    """A figure as an array [height, width, 3] of bytes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[:, :, :3]
+def _write_histogram(writer, tag, values, step):
+    finite = values[np.isfinite(values)]
+    if finite.size:  # a diverged activation may have nothing to count
+        # 32 bins; distinct, also where all values are equal.
+        margin = 1e-12 + 1e-9 * np.abs(finite).max()
+        edges = np.linspace(finite.min() - margin, finite.max() + margin, 33)
+        writer.add_histogram(tag, finite, step, edges)

@@ -1,5 +1,7 @@
 import io
 import itertools
+import math
+import subprocess
 import sys
 
 import keras
@@ -7,12 +9,23 @@ import matplotlib.colors
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
+from keras_learnact.history import History, Moment
 from keras_learnact.layers.base import LearnableActivation, Parameter
 from keras_learnact.observe import activation_layers, named_activations
-from keras_learnact.plotting import Distribution, input_distributions, plot, snapshot
+from keras_learnact.plotting import (
+    Distribution,
+    animate,
+    first_inputs,
+    input_distributions,
+    plot,
+    snapshot,
+)
+from tests.layers.contract_test import built, every_activation
 
 
+@keras.saving.register_keras_serializable("plotting_test")
 class Slope(LearnableActivation):
     """`f(x) = slope[0] * x`, slope 2 at the start."""
 
@@ -39,11 +52,18 @@ def lines(axes, label):
 
 def visible_tick_labels(axis):
     low, high = axis.get_view_interval()
-    return [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    labels = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [label for label in labels if label.get_visible()]
 
 
 def titles(figure):
-    return [axes.get_title() for axes in figure.axes if axes.axison]
+    return [axes.get_title() for axes in figure.axes]
+
+
+def rows_of(figure):
+    """How many panels each row has, from above."""
+    lower_edges = [round(axes.get_position().y0, 6) for axes in figure.axes]
+    return [lower_edges.count(edge) for edge in sorted(set(lower_edges), reverse=True)]
 
 
 def test_a_distribution_knows_its_quantiles_in_any_order_of_size():
@@ -80,6 +100,66 @@ def test_input_distributions_are_those_of_the_numbers_that_arrive():
     # The second activation gets 2x, of which the median is 2; a bin there is 0.8 % wide.
     assert [d.quantile(0.5) for d in seen.values()] == pytest.approx([1.0, 2.0], rel=0.008)
     assert [d.counts.sum() for d in seen.values()] == [3, 3]
+
+
+def batches(sizes, number=0.0):
+    """Batches `(x, y)`, x of one number that counts the samples."""
+    for size in sizes:
+        x = np.arange(number, number + size, dtype="float32")[:, np.newaxis]
+        number += size
+        yield x, np.zeros(size)
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of 2, as many as there are: `{"a": x, "b": -x}`."""
+
+    num_batches = 3
+
+    def __getitem__(self, index):
+        x = np.array([[2.0 * index], [2.0 * index + 1]])
+        return {"a": x, "b": -x}, np.zeros(2)
+
+
+def test_of_a_data_set_the_inputs_of_the_first_samples_are_taken():
+    generator = batches([3, 3, 3])
+    np.testing.assert_array_equal(first_inputs(generator, 4).ravel(), [0, 1, 2, 3])
+    # No more batches were read than hold four samples.
+    assert next(generator)[0][0] == 6
+    assert len(first_inputs(batches([3, 3]))) == 6
+
+    found = first_inputs(Batches(), 5)
+    np.testing.assert_array_equal(found["a"].ravel(), [0, 1, 2, 3, 4])
+    np.testing.assert_array_equal(found["b"], -found["a"])
+    assert len(first_inputs(Batches())["a"]) == 6
+
+
+@pytest.mark.tensorflow
+def test_a_tensorflow_data_set_is_read_from_its_begin_each_time():
+    import tensorflow as tf
+
+    x = np.arange(6.0)
+    for contents in (x, (x, x), (x, x, x)):
+        data = tf.data.Dataset.from_tensor_slices(contents).batch(4).repeat()
+        for _ in range(2):
+            np.testing.assert_array_equal(first_inputs(data, 7), [0, 1, 2, 3, 4, 5, 0])
+
+
+def test_inputs_that_are_arrays_come_back_as_they_are():
+    array = np.zeros((1000, 1))
+    for inputs in (array, [array, array], {"a": array}):
+        assert first_inputs(inputs) is inputs
+
+
+def test_a_data_set_without_samples_says_so():
+    used = batches([2])
+    first_inputs(used)
+    with pytest.raises(ValueError, match="generator gives its batches once"):
+        first_inputs(used)
+
+
+def test_a_data_set_shows_the_distributions_of_its_inputs():
+    seen = input_distributions(slopes(1), batches([2, 2]))["slope_0"]
+    assert seen.counts.sum() == 4 and seen.quantile(0.99) == pytest.approx(3, rel=0.01)
 
 
 def test_an_activation_that_sees_only_nan_has_no_distribution():
@@ -148,7 +228,18 @@ def test_of_many_groups_some_are_drawn_and_the_title_says_so():
 def test_there_is_one_panel_for_each_activation_in_balanced_rows():
     figure = plot(slopes(5))
     assert titles(figure) == [f"slope_{i}" for i in range(5)]
-    assert {axes.get_subplotspec().get_geometry()[:2] for axes in figure.axes} == {(2, 3)}
+    assert rows_of(figure) == [3, 2]
+
+
+@pytest.mark.parametrize(
+    "count, rows", [(4, [4]), (6, [3, 3]), (13, [4, 4, 4, 1]), (30, [6] * 5), (52, [8] * 6 + [4])]
+)
+def test_many_panels_make_a_picture_about_as_wide_as_high(count, rows):
+    assert rows_of(plot([Slope(name=f"slope_{i}") for i in range(count)])) == rows
+
+
+def test_the_user_may_choose_the_columns():
+    assert rows_of(plot(slopes(5), columns=2)) == [2, 2, 1]
 
 
 def test_a_list_of_activations_is_drawn_with_distributions_of_their_model():
@@ -181,23 +272,55 @@ def test_a_diverged_model_can_still_be_drawn():
     assert figure.axes[0].get_xlim()[1] > 1e38
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 9])
-def test_no_texts_overlap(count):
+def test_the_derivative_stands_below_its_function():
+    model = slopes(2)
+    before = snapshot(model)
+    model.layers[0].slope.assign([[-1.0]])
+    figure = plot(model, 9 * np.ones((1, 1)), before, derivative=True)
+    function, below, *_ = figure.axes
+    assert function.get_title() == "slope_0" and len(figure.axes) == 4
+    assert below.get_position().y1 < function.get_position().y0
+    assert below.get_xlim() == function.get_xlim()
+    ((learned,), (start,)) = (lines(below, label)[:1] for label in ("learned", "before"))
+    # The points are 12 / 600 = 0.02 apart. Of both x, below 16, and both values, below 16 and 32,
+    # each is rounded to float32: by 2^-21 and 2^-20 at most.
+    np.testing.assert_allclose(learned[:, 1], -1, atol=(2 * 2**-21 + 2 * 2**-21) / 0.02)
+    np.testing.assert_allclose(start[:, 1], 2, atol=(2 * 2 * 2**-21 + 2 * 2**-20) / 0.02)
+    assert len(plot(model).axes) == 2
+
+
+@every_activation
+def test_every_activation_can_be_drawn_with_its_derivative(cls):
+    layer = built(cls, sharing="channel")
+    before = snapshot([layer])
+    figure = plot([layer], before=before, derivative=True)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        drawn = [line[:, 1] for line in lines(axes, "learned")]
+        assert len(drawn) == 8 and np.isfinite(drawn).all()
+
+
+@pytest.mark.parametrize("derivative", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 17])
+def test_no_texts_overlap(count, derivative):
     names = [f"stage_{i}_of_the_residual_network_activation_{i}" for i in range(count)]
     layers = [Slope(name=name, sharing="channel") for name in names]
     model = keras.Sequential([keras.Input((100,)), *layers])
-    figure = plot(model, 1e4 * np.ones((1, 100)), snapshot(model))
+    for i, layer in enumerate(layers):
+        layer.slope.assign(0 * layer.slope + (-1.2) ** i)
+    inputs = 1.23e4 * np.ones((1, 100))
+    figure = plot(model, inputs, snapshot(model), derivative=derivative)
     figure.draw_without_rendering()
     texts = [text for legend in figure.legends for text in legend.get_texts()]
-    for axes in (axes for axes in figure.axes if axes.axison):
+    for axes in figure.axes:
         texts += [axes.title, *axes.texts]
         texts += visible_tick_labels(axes.xaxis) + visible_tick_labels(axes.yaxis)
     boxes = [text.get_window_extent() for text in texts]
     assert len(boxes) > 5 * count
-    for one, other in itertools.combinations(boxes, 2):
-        assert not one.overlaps(other)
-    for box in boxes:
-        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1
+    for (one, box), (other, other_box) in itertools.combinations(zip(texts, boxes, strict=True), 2):
+        assert not box.overlaps(other_box), (one, other)
+    for text, box in zip(texts, boxes, strict=True):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
 
 
 def test_a_saved_picture_of_four_panels_is_1200_pixels_wide_and_shows_the_curve():
@@ -226,5 +349,158 @@ def test_wrong_arguments_say_the_way_out():
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install 'keras_learnact\[plot\]'"):
         plot(slopes(1))
+
+
+def film(slopes, inputs=None, epochs=None):
+    """A history of one activation that had these slopes."""
+    moments = []
+    for i, slope in enumerate(slopes):
+        layer = Slope(name="act")
+        layer.slope.assign([[slope]])
+        model = keras.Sequential([keras.Input((1,)), layer])
+        moments.append(Moment.of(model, inputs and inputs[i], epochs[i] if epochs else i))
+    return History(moments, layers={"act": Slope(name="act")})
+
+
+def frames(path):
+    """The frames of a GIF, and how many thousandths of a second each is shown."""
+    with Image.open(path) as image:
+        for i in range(image.n_frames):
+            image.seek(i)
+            yield np.asarray(image.convert("RGB")).astype(int), image.info["duration"]
+
+
+def where(frame, colour):
+    """In which rows and columns a frame, without its legend, has this colour, by eye."""
+    wanted = np.round(255 * np.array(matplotlib.colors.to_rgb(colour)))
+    return np.argwhere(np.abs(frame[:-36] - wanted).max(axis=-1) < 12)
+
+
+def test_a_film_has_one_frame_for_each_moment_and_its_last_stands_for_a_second(tmp_path):
+    animate(film([1.0, 2.0, 3.0], epochs=[0, 5, 10]), tmp_path / "film.gif", fps=4)
+    shown = list(frames(tmp_path / "film.gif"))
+    assert [duration for _, duration in shown] == [250, 250, 1250]
+    assert {frame.shape for frame, _ in shown} == {(552, 600, 3)}
+    assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
+    with Image.open(tmp_path / "film.gif") as image:
+        assert image.info["loop"] == 0  # for ever
+
+
+def test_the_axes_of_a_film_stand_still_and_suit_all_its_moments(tmp_path):
+    # Drawn from -4 to 4 throughout, where some of the inputs are; so from -12 to 12 in height.
+    inputs = [np.array([[0.0]]), np.array([[-4.0], [4.0]]), np.array([[1.0]])]
+    animate(film([1.0, -3.0, 3.0], inputs), tmp_path / "film.gif")
+    first, second, third = (frame for frame, _ in frames(tmp_path / "film.gif"))
+    curves = [where(frame, "#0072B2") for frame in (first, second, third)]
+    heights = [np.ptp(curve[:, 0]) for curve in curves]
+    widths = [np.ptp(curve[:, 1]) for curve in curves]
+    # Exact up to the width of the line, about 3 pixels, and the grey dashes upon the first.
+    assert heights[1] == pytest.approx(heights[2], abs=6)
+    assert heights[0] == pytest.approx(heights[2] / 3, abs=12)
+    assert widths[1] == pytest.approx(widths[2], abs=6)
+    # So do the numbers, and the function of the start is there in grey.
+    left = np.s_[:, :50]  # the numbers of the vertical axis
+    assert (first[left] == second[left]).all() and (second[left] == third[left]).all()
+    assert len(where(third, "#666666")) > 300
+
+
+def test_a_moment_that_diverged_does_not_hide_the_others(tmp_path):
+    animate(film([1.0, 2.0, 1e30]), tmp_path / "film.gif")
+    shown = [frame for frame, _ in frames(tmp_path / "film.gif")]
+    # From -6 to 6 in height: the second function goes from corner to corner of the panel.
+    assert np.ptp(where(shown[1], "#0072B2")[:, 0]) > 350
+    animate(film([math.nan] * 2), tmp_path / "film.gif")  # nothing to see, and no error
+
+
+def test_a_film_shows_the_derivatives_where_it_is_asked_to(tmp_path):
+    animate(film([1.0, 2.0]), tmp_path / "film.gif", derivative=True)
+    frame, _ = next(frames(tmp_path / "film.gif"))
+    assert frame.shape == (822, 600, 3)
+
+
+def test_a_gif_has_the_colours_of_the_picture(tmp_path):
+    animate(film([1.0, -2.0], [np.zeros((1, 1))] * 2), tmp_path / "film.gif")
+    *_, (frame, _) = frames(tmp_path / "film.gif")
+    assert frame[0, 0].tolist() == [255, 255, 255]
+    assert len(where(frame, "#0072B2")) > 500 and len(where(frame, "#666666")) > 300
+    # What is 35 % of the colour of the inputs and 65 % white.
+    assert len(where(frame, "#F6DDA6")) > 1000
+
+
+def test_a_film_as_mp4_has_the_same_moments(tmp_path):
+    import imageio_ffmpeg
+
+    animate(film([1.0, 2.0, 3.0]), tmp_path / "film.mp4", fps=5)
+    decode = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(tmp_path / "film.mp4")]
+    decode += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    decoded = subprocess.run(decode, capture_output=True, check=True)
+    source = decoded.stderr.decode().partition("Output #0")[0]
+    # What browsers and phones play.
+    assert all(word in source for word in ("h264", "yuv420p", "600x552", "5 fps")), source
+    pictures = np.frombuffer(decoded.stdout, "uint8").reshape(-1, 552, 600, 3).astype(int)
+    assert len(pictures) == 3 + 5  # and a second of the last
+    heights = [np.ptp(where(picture, "#0072B2")[:, 0]) for picture in pictures]
+    # Of lines of the slopes 1, 2 and 3 in one panel; video blurs their ends.
+    assert heights[0] / heights[2] == pytest.approx(1 / 3, abs=0.05)
+    assert heights[1] / heights[2] == pytest.approx(2 / 3, abs=0.05)
+    assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
+
+
+def test_a_film_of_a_file_and_of_the_folder_of_a_run(tmp_path):
+    film([1.0]).save(tmp_path / "activations.npz")
+    for source in (tmp_path, str(tmp_path / "activations.npz")):
+        animate(source, tmp_path / "film.gif")
+        assert len(list(frames(tmp_path / "film.gif"))) == 1
+        (tmp_path / "film.gif").unlink()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_a_film_that_fails_leaves_what_was_there(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"film.{suffix}"
+    path.write_text("before")
+
+    def fails(*arguments):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr("keras_learnact.plotting._draw_panel", fails)
+    with pytest.raises(RuntimeError, match="no more"):
+        animate(film([1.0]), path)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_text() == "before"
+
+
+def test_wrong_films_say_what_is_wanted(tmp_path):
+    history = film([1.0])
+    with pytest.raises(ValueError, match=r'end in "\.gif" or "\.mp4".*film\.webm'):
+        animate(history, tmp_path / "film.webm")
+    for fps in (0, -1, 51, True, "fast", math.nan):
+        with pytest.raises(ValueError, match="above 0, up to 50"):
+            animate(history, tmp_path / "film.gif", fps=fps)
+    with pytest.raises(ValueError, match="0 moments of 1 activations"):
+        animate(History([], layers=history.layers), tmp_path / "film.gif")
+    with pytest.raises(FileNotFoundError, match="Make the folder first"):
+        animate(history, tmp_path / "missing" / "film.gif")
+    with pytest.raises(FileNotFoundError, match="There is no history"):
+        animate(tmp_path / "activations.npz", tmp_path / "film.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package, suffix", [("PIL", "gif"), ("imageio_ffmpeg", "mp4")])
+def test_a_film_without_its_package_says_what_to_install(tmp_path, monkeypatch, package, suffix):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=r"pip install 'keras_learnact\[plot\]'"):
+        animate(film([1.0]), tmp_path / f"film.{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_ffmpeg_refuses_says_why(tmp_path, monkeypatch):
+    import imageio_ffmpeg
+
+    refusing = tmp_path / "ffmpeg"
+    refusing.write_text("#!/bin/sh\necho 'Unknown encoder' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(refusing))
+    with pytest.raises(RuntimeError, match="Unknown encoder A GIF needs no ffmpeg"):
+        animate(film([1.0]), tmp_path / "film.mp4")
+    assert list(tmp_path.iterdir()) == [refusing]

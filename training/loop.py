@@ -11,8 +11,8 @@ from pathlib import Path
 
 import keras
 
-from keras_learnact import SReLU, observe, plotting
-from keras_learnact.callbacks import ActivationBoard, SReLUThresholds
+from keras_learnact import SReLU, history, observe, plotting
+from keras_learnact.callbacks import ActivationBoard, ActivationHistory, SReLUThresholds
 from training import checkpoints
 from training.config import Config, UserError, differences
 
@@ -50,7 +50,8 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
 
     Resumes from `workdir/checkpoint.npz`, which every epoch writes; so a run that was killed loses
     less than one epoch and ends as an undisturbed run does. Also writes metrics.csv, TensorBoard's
-    logs, and activations.png, the learned functions before and after.
+    logs, activations.png, the learned functions before and after, and activations.npz, their
+    history, of which `keras_learnact.report.write_html(workdir, …)` makes a page.
 
     Args:
         trainer: a compiled model.
@@ -73,6 +74,7 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
         arguments = feed.arguments(first_epoch=done)
         arguments["callbacks"] += [
             *_phases(trainer, inputs, config),
+            *_history(trainer, inputs, workdir),
             ActivationBoard(
                 str(workdir / "tensorboard"),
                 every=_board_interval(config.epochs, feed.steps_per_epoch),
@@ -107,6 +109,13 @@ def _phases(trainer, inputs, config):
     if not any(isinstance(layer, SReLU) for layer in observe.activation_layers(trainer)):
         return []
     return [SReLUThresholds(inputs, epochs=min(5, max(1, config.epochs // 2)))]
+
+
+def _history(trainer, inputs, workdir):
+    """How the activations change, kept after `_phases` has set what it sets in an epoch's end."""
+    if not observe.activation_layers(trainer):
+        return []
+    return [ActivationHistory(workdir / history.FILE_NAME, inputs)]
 
 
 def _board_interval(epochs, steps_per_epoch):

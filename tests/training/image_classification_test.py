@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_learnact import RPAU, SReLU
+from keras_learnact.history import as_history
 from training import feeding
 from training.config import ImageConfig, UserError, quick
 from training.image_classification import train
@@ -76,6 +77,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
 
+    expected, found = (as_history(tmp_path / name) for name in ("undisturbed", "killed"))
+    assert found.epochs == expected.epochs == [0, 1, 2, 3]
+    for one, other in zip(expected.moments, found.moments, strict=True):
+        assert one.metrics == other.metrics
+        # In one process Keras numbers the layers of the second network anew.
+        for a, b in ((one.parameters, other.parameters), (one.inputs, other.inputs)):
+            np.testing.assert_equal(list(a.values()), list(b.values()))
+
 
 def read_csv(workdir):
     with open(workdir / "metrics.csv") as file:
@@ -108,6 +117,7 @@ def test_a_run_leaves_its_history_its_pictures_and_its_model(finished):
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["val_accuracy"]) == metrics["final_accuracy"]
     assert (workdir / "activations.png").read_bytes()[:4] == b"\x89PNG"
+    assert as_history(workdir).moments[2].metrics["val_accuracy"] == metrics["final_accuracy"]
     assert list((workdir / "tensorboard").rglob("events.out.tfevents.*"))
     assert not [path for path in workdir.iterdir() if path.name.startswith(".")]
 
