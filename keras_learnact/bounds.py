@@ -13,18 +13,18 @@ Why the bounds are certain:
    slope turns at those of the next derivative's numerator. FLINT isolates all real roots of these
    integer polynomials in exact arithmetic, so none is missed, and the sign between two of them is
    exact. Any other part (exp, sin, tanh, …) is bisected: a cell is done when interval arithmetic
-   with derivatives (`_jet`) proves the sign of f' in it, or that f varies less than the layer
+   with derivatives (`jets`) proves the sign of f' in it, or that f varies less than the layer
    rounds. Every operation on intervals is rounded outward by 2^-50 of its result, more than the
    errors of the C library's functions.
 
-2. *What the layer rounds.* `_rounding` follows the expression, node by node, for all x of a cell:
+2. *What the layer rounds.* `rounding` follows the expression, node by node, for all x of a cell:
    it adds up how far a computed value can be from the exact one if every operation errs by a few
-   units in the last place (`_ARITHMETIC`), exp and its like by more (`_FUNCTION`). Sums count with
-   the magnitudes of their terms, which covers Horner's rule and every other order of summation.
-   This is a model: it says what kernels and formulas keep, and the tests try to refute it. Since an
-   expression's constants may be computed from several parameters (1 / c, √(b² - 4ac), t - a t), the
-   effect of a change of every parameter by `_PARAMETER` units is added (`conditioning`), which is
-   measured at three places of a cell and doubled.
+   units in the last place, exp and its like by more. Sums count with the magnitudes of their terms,
+   which covers Horner's rule and every other order of summation. This is a model: it says what
+   kernels and formulas keep, and the tests try to refute it. Since an expression's constants may be
+   computed from several parameters (1 / c, √(b² - 4ac), t - a t), the effect of a change of every
+   parameter by `_PARAMETER` units is added (`conditioning`), which is measured at three places of a
+   cell and doubled.
 
 3. *Between cells.* The cells are closed and cover all finite numbers. A root that is no floating
    point number lies within a cell of its own, two or three numbers wide.
@@ -34,23 +34,26 @@ Slopes are those of the exact f: derivatives that the layer rounds are another m
 
 import functools
 import math
-import operator
 import weakref
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
 from keras_learnact import expressions
+from keras_learnact.intervals import (
+    WIDE,
+    Interval,
+    Node,
+    filled,
+    flint,
+    jets,
+    number_or,
+    ratio,
+    rounding,
+    tree,
+)
 
-# Tables are made in the widest hardware numbers: their range also keeps x^17 from overflowing.
-_WIDE = np.longdouble
-_OUTWARD = 2.0**-50
-_TINY = float(np.finfo("float64").tiny)
-
-# Units in the last place by which a layer's operations err, see above.
-_ARITHMETIC = 2
-_FUNCTION = 16
+# Units in the last place by which rounding on the way may change a parameter.
 _PARAMETER = 8  # a quarter of it where the function is rational
 
 # How a number of the compute dtype is stored: digits of the significand, exponents of 2 of the
@@ -110,8 +113,8 @@ def interval(layer, low, high):
 
 
 def slopes(layer, low, high):
-    """See `LearnableActivation.slopes`."""
-    return _each_element(layer, "slopes", low, high, Shape.slopes)
+    """See `LearnableActivation.slope_interval`."""
+    return _each_element(layer, "slope_interval", low, high, Shape.slopes)
 
 
 def _name(layer):
@@ -180,17 +183,6 @@ def _shapes(layer, what):
     return [now[key] for key in keys]
 
 
-def flint():
-    """python-flint, which is imported only where bounds are asked for."""
-    try:
-        import flint
-    except ImportError as error:
-        raise ImportError(
-            "Bounds need python-flint: pip install 'keras_learnact[analysis]'"
-        ) from error
-    return flint
-
-
 def _shape(layer, group, what):
     sp = expressions.sympy()
     values = {
@@ -198,7 +190,7 @@ def _shape(layer, group, what):
         for name, value in layer._values_of_group(what, group).items()
     }
     x = expressions.symbol("x")
-    root = _tree(layer.expression(x, **values))
+    root = tree(layer.expression(x, **values))
     # The same function with one parameter larger by as much as rounding on the way may do.
     digits, *_ = _FORMATS[layer._math_dtype]
     h = sp.Rational(_PARAMETER, 2**digits)
@@ -207,103 +199,8 @@ def _shape(layer, group, what):
         for i, number in enumerate(numbers):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
-                changed.append(_tree(layer.expression(x, **{**values, name: moved})))
+                changed.append(tree(layer.expression(x, **{**values, name: moved})))
     return Shape(root, changed, layer.compute_dtype, layer._math_dtype)
-
-
-# Expressions.
-
-
-class _Node:
-    """One operation of an expression; equal subexpressions are one node."""
-
-    __slots__ = ("args", "exact", "op", "value")
-
-    def __init__(self, op, args=(), value=None, exact=None):
-        self.op = op
-        self.args = args
-        self.value = value  # of a "number": the nearest float64; of a "power": its exponent
-        self.exact = exact  # of a rational number: itself
-
-
-def _tree(expression):
-    """The `_Node` of a SymPy expression in one symbol."""
-    sp, fmpq = expressions.sympy(), flint().fmpq
-    functions = {sp.exp, sp.sin, sp.cos, sp.tanh, sp.erf, sp.sinh, sp.cosh}
-    relations = {
-        sp.StrictGreaterThan: ("above", 0, 1),
-        sp.GreaterThan: ("not below", 0, 1),
-        sp.StrictLessThan: ("above", 1, 0),
-        sp.LessThan: ("not below", 1, 0),
-    }
-    nodes = {}
-
-    def node(e):
-        if e not in nodes:
-            nodes[e] = make(e)
-        return nodes[e]
-
-    def make(e):
-        if e.is_Symbol:
-            return _Node("x")
-        if e is sp.true or e is sp.false:
-            return _Node("always" if e else "never")
-        if isinstance(e, (sp.And, sp.Or)):
-            return _Node(type(e).__name__.lower(), list(map(node, e.args)))
-        if e.func in relations:
-            op, i, j = relations[e.func]
-            return _Node(op, [node(e.args[i]), node(e.args[j])])
-        if e.is_Rational:
-            p, q = int(e.p), int(e.q)
-            return _Node("number", value=_ratio(p, q), exact=fmpq(p, q))
-        if e.is_number and e.is_real:
-            return _Node("number", value=float(e.evalf(30)))
-        if e.is_Add:
-            if len(e.args) == 2 and e.args[0] == 1 and e.args[1].func is sp.erf:
-                # 1 + erf(u), which cancels for u < 0.
-                return _Node("erfc", [node(-e.args[1].args[0])])
-            return _Node("add", list(map(node, e.args)))
-        if e.is_Mul:
-            return _Node("multiply", list(map(node, e.args)))
-        if e.is_Pow and e.exp == -1 and e.base.is_Add and len(e.base.args) == 2:
-            one, other = e.base.args
-            if one == 1 and other.func is sp.exp:
-                return _Node("sigmoid", [node(-other.args[0])])
-        if e.is_Pow and e.exp.is_Integer:
-            return _Node("power", [node(e.base)], value=int(e.exp))
-        if e.is_Pow and e.exp == sp.S.Half:
-            return _Node("sqrt", [node(e.base)])
-        if e.is_Pow and e.exp == -sp.S.Half:
-            return _Node("power", [_Node("sqrt", [node(e.base)])], value=-1)
-        if e.func is sp.log:
-            (inside,) = e.args
-            if inside.is_Add and inside.args[0] == 1:
-                return _Node("log1p", [node(inside - 1)])
-            return _Node("log", [node(inside)])
-        if e.func in functions:
-            return _Node(e.func.__name__, [node(e.args[0])])
-        if e.func is sp.Abs:
-            u = node(e.args[0])
-            return _Node("max", [u, _Node("multiply", [node(sp.S.NegativeOne), u])])
-        if e.func in (sp.Max, sp.Min):
-            # In the order of sympy's own printing, not of a set.
-            ordered = sorted(e.args, key=sp.default_sort_key)
-            return _Node(e.func.__name__.lower(), list(map(node, ordered)))
-        if e.func is sp.Piecewise:
-            return _Node("piecewise", [(node(value), node(c)) for value, c in e.args])
-        raise ValueError(
-            f"Bounds know sums, products, integer powers, exp, log, sqrt, sin, cos, tanh, sinh, "
-            f"cosh, erf, Abs, Max, Min and Piecewise. Received: {e} in {expression}"
-        )
-
-    return node(expression)
-
-
-def _ratio(p, q):
-    try:
-        return p / q
-    except OverflowError:
-        return math.copysign(math.inf, p)
 
 
 # Rational parts, exactly.
@@ -313,12 +210,12 @@ def _settle(root, at, found):
     """The expression as it is around one point, without the choices in it.
 
     Args:
-        root: a `_Node`.
+        root: a `Node`.
         at: a rational number, the point.
         found: a set to which the polynomials are added whose roots end the validity of the result.
 
     Returns:
-        The fraction of two polynomials (N, D), or None if it is not one; and a `_Node` that makes
+        The fraction of two polynomials (N, D), or None if it is not one; and a `Node` that makes
         no choice between rational functions.
     """
     polynomial = flint().fmpq_poly
@@ -355,11 +252,11 @@ def _settle(root, at, found):
                 return decisive, node
             if all(part is not None for part, _ in parts):
                 return not decisive, node
-            return None, _Node(node.op, [c for part, c in parts if part is None])
+            return None, Node(node.op, [c for part, c in parts if part is None])
         left, right = map(settle, node.args)
         s = sign(left[0], right[0])
         if s is None:
-            return None, _Node(node.op, [left[1], right[1]])
+            return None, Node(node.op, [left[1], right[1]])
         return (s > 0 if node.op == "above" else s >= 0), node
 
     def make(node):
@@ -378,10 +275,10 @@ def _settle(root, at, found):
                 result = settle(value)
                 if decided and not left_open:
                     return result
-                left_open.append((result[1], _Node("always") if decided else condition))
+                left_open.append((result[1], Node("always") if decided else condition))
                 if decided:
                     break
-            return None, _Node("piecewise", left_open)
+            return None, Node("piecewise", left_open)
         if op in ("max", "min"):
             chosen = settle(node.args[0])
             rest = []
@@ -394,10 +291,10 @@ def _settle(root, at, found):
                     chosen = other
             if not rest:
                 return chosen
-            return None, _Node(op, [chosen[1], *(n for _, n in rest)])
+            return None, Node(op, [chosen[1], *(n for _, n in rest)])
         settled = list(map(settle, node.args))
         fractions = [fraction for fraction, _ in settled]
-        copy = _Node(op, [n for _, n in settled], node.value)
+        copy = Node(op, [n for _, n in settled], node.value)
         if any(fraction is None for fraction in fractions):
             return None, copy
         if op == "add":
@@ -499,7 +396,7 @@ class _Fraction:
         self.exact = n, d
         size = max(map(abs, d.coeffs()))
         self.n, self.d = (
-            np.array([_ratio(int(c.p), int(c.q)) for c in (p / size).coeffs()] or [0.0])
+            np.array([ratio(int(c.p), int(c.q)) for c in (p / size).coeffs()] or [0.0])
             for p in (n, d)
         )
 
@@ -538,16 +435,16 @@ class _Fraction:
             constant = self.exact[0][0] / self.exact[1][0]
             value = float(self.n[0] / self.d[0])
             wrong = constant != flint().fmpq(*value.as_integer_ratio())
-            return np.full(left.shape, abs(value) * 2.0**-52 * wrong, _WIDE)
+            return np.full(left.shape, abs(value) * 2.0**-52 * wrong, WIDE)
         with np.errstate(all="ignore"):
-            left, right = left.astype(_WIDE), right.astype(_WIDE)
+            left, right = left.astype(WIDE), right.astype(WIDE)
             far = np.maximum(abs(left), abs(right))
             d = np.minimum(abs(_horner(self.d, left)), abs(_horner(self.d, right)))
             of_n = _horner(abs(self.n), far) / d
             quotient = np.maximum(abs(_horner(self.n, left) / d), abs(_horner(self.n, right) / d))
             of_d = quotient * _horner(abs(self.d), far) / d
             units = 4.0 * (len(self.n) + len(self.d)) * 2.0**-53
-            return _number((of_n + of_d) * units, math.inf)
+            return number_or((of_n + of_d) * units, math.inf)
 
     def at_infinity(self, side):
         """±inf where it grows beyond all bounds, else nothing."""
@@ -568,534 +465,6 @@ def _horner(coefficients, x):
         total *= x
         total += c
     return total
-
-
-def _number(value, instead):
-    return np.where(np.isnan(value), instead, value)
-
-
-# Intervals.
-
-
-class _Interval:
-    """Arrays of intervals; every operation rounds outward."""
-
-    __slots__ = ("high", "low")
-
-    def __init__(self, low, high):
-        self.low = low
-        self.high = high
-
-    @classmethod
-    def outward(cls, low, high, relative=_OUTWARD, absolute=_TINY):
-        low = _number(low * np.where(low > 0, 1 - relative, 1 + relative), -np.inf) - absolute
-        high = _number(high * np.where(high < 0, 1 - relative, 1 + relative), np.inf) + absolute
-        return cls(low, high)
-
-    def __neg__(self):
-        return _Interval(-self.high, -self.low)
-
-    def __add__(self, other):
-        # No underflow: a sum of zeros is zero.
-        return self.outward(self.low + other.low, self.high + other.high, absolute=0)
-
-    def __sub__(self, other):
-        return self + -other
-
-    def __mul__(self, other):
-        products = [
-            _number(p * q, 0)  # 0 · ∞ of two bounds
-            for p in (self.low, self.high)
-            for q in (other.low, other.high)
-        ]
-        return self.outward(
-            functools.reduce(np.minimum, products), functools.reduce(np.maximum, products)
-        )
-
-    def times(self, number):
-        return self * _Interval(number, number)
-
-    @property
-    def size(self):
-        return np.maximum(abs(self.low), abs(self.high))
-
-    @property
-    def least_size(self):
-        return np.where(
-            (self.low <= 0) & (self.high >= 0), 0, np.minimum(abs(self.low), abs(self.high))
-        )
-
-    def power(self, n):
-        if n < 0:
-            return self.power(-n).inverse()
-        if n % 2 == 0:
-            return self.outward(_multiplied(self.least_size, n), _multiplied(self.size, n))
-        return self.outward(_multiplied(self.low, n), _multiplied(self.high, n))
-
-    def inverse(self):
-        crosses = (self.low < 0) & (self.high > 0)
-        low = np.where(crosses, -np.inf, np.where(self.high == 0, -np.inf, 1 / self.high))
-        high = np.where(crosses, np.inf, np.where(self.low == 0, np.inf, 1 / self.low))
-        return self.outward(low, high)
-
-    def joined(self, other):
-        return _Interval(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
-
-    def within(self, other):
-        """What both enclose."""
-        low, high = np.maximum(self.low, other.low), np.minimum(self.high, other.high)
-        return _Interval(np.minimum(low, high), np.maximum(low, high))
-
-
-def _any():
-    return _Interval(-np.inf, np.inf)
-
-
-def _sech2(u):
-    return 4 * _bell(2 * u)
-
-
-def _bell(u):
-    """The derivative of the sigmoid."""
-    e = np.exp(-abs(u))
-    return e / (1 + e) ** 2
-
-
-def _increasing(f, u, relative=_OUTWARD, absolute=_TINY):
-    if not isinstance(u, _Interval):
-        return f(u)
-    return _Interval.outward(f(u.low), f(u.high), relative, absolute)
-
-
-def _decreasing_from_zero(f, u, relative=_OUTWARD, absolute=_TINY):
-    """f(|u|) for a decreasing f."""
-    if not isinstance(u, _Interval):
-        return f(abs(u))
-    return _Interval.outward(f(u.size), f(u.least_size), relative, absolute)
-
-
-def _wave(u, shift):
-    """cos(u - shift), shift 0 or π/2."""
-    f = np.sin if shift else np.cos
-    if not isinstance(u, _Interval):
-        return f(u)
-    reach = 1e-12 * (1 + u.size)
-    low, high = (u.low - shift - reach) / np.pi, (u.high - shift + reach) / np.pi
-    ends = f(u.low), f(u.high)
-    first, last = np.ceil(low), np.floor(high)
-    one, two = first <= last, first < last
-    even = np.mod(first, 2) == 0
-    lost = ~(u.size < 1e9)  # the phase
-    top = lost | two | (one & even)
-    bottom = lost | two | (one & ~even)
-    wave = _Interval.outward(
-        np.where(bottom, -1.0, np.minimum(*ends)), np.where(top, 1.0, np.maximum(*ends))
-    )
-    return _Interval(np.maximum(wave.low, -1.0), np.minimum(wave.high, 1.0))
-
-
-def _double(f):
-    """A function of SciPy, which has no wider numbers."""
-    return lambda u: f(np.asarray(u, "float64")).astype(_WIDE)
-
-
-def _even_root(u):
-    return _increasing(lambda v: np.sqrt(np.maximum(v, 0)), u)
-
-
-def _value(op, u):
-    """One of the functions of a single argument, of an interval or of numbers."""
-    if op == "exp":
-        return _increasing(np.exp, u)
-    if op in ("sin", "cos"):
-        return _wave(u, np.pi / 2 if op == "sin" else 0)
-    if op == "tanh":
-        return _increasing(np.tanh, u)
-    if op == "sigmoid":
-        return _increasing(lambda v: 1 / (1 + np.exp(-v)), u)
-    if op == "sinh":
-        return _increasing(np.sinh, u)
-    if op == "cosh":
-        if not isinstance(u, _Interval):
-            return np.cosh(u)
-        return _Interval.outward(np.cosh(u.least_size), np.cosh(u.size))
-    if op == "erf":
-        return _increasing(_double(special.erf), u, 2.0**-48)
-    if op == "erfc":
-        return -_increasing(lambda v: -_double(special.erfc)(v), u, 2.0**-48)
-    if op == "log":
-        return _increasing(lambda v: np.where(v > 0, np.log(v), -np.inf), u)
-    if op == "log1p":
-        return _increasing(lambda v: np.where(v > -1, np.log1p(v), -np.inf), u)
-    return _even_root(u)
-
-
-def _scaled(u, number):
-    return u.times(number) if isinstance(u, _Interval) else u * number
-
-
-def _power(u, n):
-    return u.power(n) if isinstance(u, _Interval) else _multiplied(u, n)
-
-
-def _multiplied(u, n):
-    """u^n by multiplications: NumPy's own power is far slower."""
-    if n < 0:
-        return 1 / _multiplied(u, -n)
-    result, square = None, u
-    while n:
-        if n % 2:
-            result = square if result is None else result * square
-        n //= 2
-        square = square * square if n else square
-    return np.ones_like(u) if result is None else result
-
-
-def _taylor(op, u, order):
-    """The Taylor coefficients g^(k)(u) / k! of one of the functions, k = 0 … order."""
-    value = _value(op, u)
-    if order == 0:
-        return [value]
-    if op == "exp":
-        terms = [value, value, _scaled(value, 1 / 2), _scaled(value, 1 / 6)]
-    elif op in ("sin", "cos", "sinh", "cosh"):
-        other = {"sin": "cos", "cos": "sin", "sinh": "cosh", "cosh": "sinh"}[op]
-        slope, turn = _value(other, u), (1 if op.endswith("h") else -1)
-        slope = -slope if op == "cos" else slope
-        terms = [value, slope, _scaled(value, turn / 2), _scaled(slope, turn / 6)]
-    elif op == "tanh":
-        d = _decreasing_from_zero(_sech2, u)
-        three = _scaled(_power(value, 2), 3.0)
-        terms = [value, d, -(value * d), _scaled(d * (three + _constant(-1.0, u)), 1 / 3)]
-    elif op == "sigmoid":
-        d = _decreasing_from_zero(_bell, u)
-        odd = _increasing(np.tanh, _scaled(u, 1 / 2))
-        even = _constant(1.0, u) + _scaled(d, -6.0)
-        terms = [value, d, -_scaled(d * odd, 1 / 2), _scaled(d * even, 1 / 6)]
-    elif op in ("erf", "erfc"):
-        sign = 1 if op == "erf" else -1
-        d = _decreasing_from_zero(lambda v: np.exp(-v * v), u)
-        d = _scaled(d, sign * 2 / math.sqrt(math.pi))
-        terms = [
-            value,
-            d,
-            -(u * d),
-            _scaled(d * (_scaled(_power(u, 2), 2.0) + _constant(-1.0, u)), 1 / 3),
-        ]
-    elif op in ("log", "log1p"):
-        v = u if op == "log" else u + _constant(1.0, u)
-        terms = [
-            value, _power(v, -1), _scaled(_power(v, -2), -1 / 2), _scaled(_power(v, -3), 1 / 3)
-        ]  # fmt: skip
-    else:  # sqrt
-        terms = [
-            value,
-            _scaled(_power(value, -1), 1 / 2),
-            _scaled(_power(value, -3), -1 / 8),
-            _scaled(_power(value, -5), 1 / 16),
-        ]
-    return terms[: order + 1]
-
-
-def _constant(number, like):
-    return _Interval(number, number) if isinstance(like, _Interval) else number
-
-
-# Derivatives: a jet is the list of f, f', f''/2, f'''/6 of a subexpression; None is 0.
-
-
-def _jet(root, x, order):
-    """The jet of an expression at the numbers, or in the intervals, x."""
-    interval = isinstance(x, _Interval)
-    memo = {}
-
-    def jet(node):
-        key = id(node)
-        if key not in memo:
-            memo[key] = make(node)
-        return memo[key]
-
-    def number(node):
-        if not interval:
-            return node.value
-        exact = node.exact is not None and float(node.value).is_integer()
-        v = _WIDE(node.value)
-        return _Interval(v, v) if exact else _Interval.outward(v, v)
-
-    def make(node):
-        op = node.op
-        if op == "number":
-            return [number(node)] + [None] * order
-        if op == "x":
-            return [x, _constant(1.0, x), None, None][: order + 1]
-        if op == "add":
-            return [_sum(terms) for terms in zip(*map(jet, node.args), strict=True)]
-        if op == "multiply":
-            return functools.reduce(_product, map(jet, node.args))
-        if op == "power":
-            u, n = jet(node.args[0]), node.value
-            terms = [
-                _scaled(_power(u[0], n - k), float(_binomial(n, k))) if _binomial(n, k) else None
-                for k in range(order + 1)
-            ]
-            return _composed(terms, u)
-        if op in ("max", "min"):
-            jets = [jet(arg) for arg in node.args]
-            return functools.reduce(lambda u, v: _larger(u, v, op == "max"), jets)
-        if op == "piecewise":
-            *others, last = node.args
-            result = jet(last[0])
-            for value, condition in reversed(others):
-                result = _chosen(*_holds(condition, jet), jet(value), result)
-            return result
-        u = jet(node.args[0])
-        return _composed(_taylor(op, u[0], order), u)
-
-    return jet(root)
-
-
-def _binomial(n, k):
-    return math.prod(n - i for i in range(k)) // math.factorial(k)
-
-
-def _sum(terms):
-    terms = [term for term in terms if term is not None]
-    return functools.reduce(operator.add, terms) if terms else None
-
-
-def _product(u, v):
-    return [
-        _sum([
-            u[i] * v[k - i] if u[i] is not None and v[k - i] is not None else None
-            for i in range(k + 1)
-        ])
-        for k in range(len(u))
-    ]  # fmt: skip
-
-
-def _composed(g, u):
-    """The jet of g(u) from the Taylor coefficients of g at u."""
-    result = [g[0]]
-    _, u1, u2, u3 = (*u, None, None, None)[:4]
-
-    def times(*factors):
-        if any(f is None for f in factors):
-            return None
-        return functools.reduce(operator.mul, factors)
-
-    square = None if u1 is None or len(g) < 3 else _power(u1, 2)
-    if len(g) > 1:
-        result.append(times(g[1], u1))
-    if len(g) > 2:
-        result.append(_sum([times(g[1], u2), times(g[2], square)]))
-    if len(g) > 3:
-        mixed = times(g[2], u1, u2)
-        result.append(
-            _sum([
-                times(g[1], u3),
-                None if mixed is None else _scaled(mixed, 2.0),
-                times(g[3], square, u1),
-            ])
-        )  # fmt: skip
-    return result
-
-
-def _larger(u, v, larger):
-    """The jet of max(u, v), or of min(u, v)."""
-    if not isinstance(u[0], _Interval):
-        first = u[0] >= v[0] if larger else u[0] <= v[0]
-        return [_where(first, a, b) for a, b in zip(u, v, strict=True)]
-    extreme = np.maximum if larger else np.minimum
-    value = _Interval(extreme(u[0].low, v[0].low), extreme(u[0].high, v[0].high))
-    first, second = u[0].low >= v[0].high, v[0].low >= u[0].high
-    if not larger:
-        first, second = u[0].high <= v[0].low, v[0].high <= u[0].low
-    return [value, *_either(first, second, u, v)]
-
-
-def _where(condition, a, b):
-    if a is None and b is None:
-        return None
-    return np.where(condition, 0.0 if a is None else a, 0.0 if b is None else b)
-
-
-def _either(first, second, u, v, jumps=False):
-    """Derivatives where one of two jets holds, or either: there is a kink, or a jump."""
-    result = []
-    for k, (a, b) in enumerate(zip(u[1:], v[1:], strict=True), 1):
-        a, b = (_Interval(0.0, 0.0) if p is None else p for p in (a, b))
-        either = a.joined(b) if k == 1 else _any()
-        low, high = np.where(jumps, -np.inf, either.low), np.where(jumps, np.inf, either.high)
-        result.append(
-            _Interval(
-                np.where(first, a.low, np.where(second, b.low, low)),
-                np.where(first, a.high, np.where(second, b.high, high)),
-            )
-        )
-    return result
-
-
-def _holds(condition, jet):
-    """Where a condition certainly holds, and where it certainly does not."""
-    if condition.op in ("always", "never"):
-        return condition.op == "always", condition.op == "never"
-    if condition.op in ("and", "or"):
-        yes, no = zip(*(_holds(arg, jet) for arg in condition.args), strict=True)
-        both, one = np.logical_and.reduce, np.logical_or.reduce
-        if condition.op == "or":
-            both, one = one, both
-        return both(np.broadcast_arrays(*yes)), one(np.broadcast_arrays(*no))
-    left, right = (jet(arg)[0] for arg in condition.args)
-    if not isinstance(left, _Interval):
-        yes = left > right if condition.op == "above" else left >= right
-        return yes, ~np.asarray(yes)
-    if condition.op == "above":
-        return left.low > right.high, left.high <= right.low
-    return left.low >= right.high, left.high < right.low
-
-
-def _chosen(yes, no, u, v):
-    """The jet of u where yes, of v where no, of either elsewhere."""
-    if not isinstance(u[0], _Interval):
-        return [_where(yes, a, b) for a, b in zip(u, v, strict=True)]
-    both = u[0].joined(v[0])
-    value = _Interval(
-        np.where(yes, u[0].low, np.where(no, v[0].low, both.low)),
-        np.where(yes, u[0].high, np.where(no, v[0].high, both.high)),
-    )
-    apart = (u[0].low > v[0].high) | (v[0].low > u[0].high)
-    return [value, *_either(yes, no, u, v, apart)]
-
-
-# Rounding.
-
-
-def _rounding(root, x, unit, largest, tiny):
-    """What the layer may return for all x of each interval, and how far from the exact value.
-
-    Of every subexpression three things are followed: the exact values, the computed values, and
-    the largest distance between the two at one x, which the former two also bound.
-    """
-    memo = {}
-
-    def follow(node):
-        key = id(node)
-        if key not in memo:
-            value, computed, error = make(node)
-            error = np.minimum(
-                _number(error, np.inf),
-                _number(np.maximum(computed.high - value.low, value.high - computed.low), np.inf),
-            )
-            memo[key] = value, computed, error
-        return memo[key]
-
-    def rounded(interval, units):
-        new = _Interval.outward(interval.low, interval.high, units * unit, tiny)
-        # What is far too small for the dtype is 0, and no rounding changes a sign.
-        low = np.where(interval.low > -tiny * 2.0**-30, np.minimum(interval.low, 0), new.low)
-        high = np.where(interval.high < tiny * 2.0**-30, np.maximum(interval.high, 0), new.high)
-        low = np.where(interval.low >= tiny, new.low, low)
-        high = np.where(interval.high <= -tiny, new.high, high)
-        return _Interval(low, high)
-
-    def overflowing(interval):
-        return _Interval(
-            np.where(interval.low < -largest, -np.inf, interval.low),
-            np.where(interval.high > largest, np.inf, interval.high),
-        )
-
-    def larger(u, v, larger):
-        """The larger, or the smaller, of two; its error is that of both only where it may be."""
-        value, computed = (_larger([u[k]], [v[k]], larger)[0] for k in range(2))
-        if not larger:
-            u, v = v, u
-        over = (u[0].low >= v[0].high) & (u[1].low >= v[1].high)
-        under = (v[0].low >= u[0].high) & (v[1].low >= u[1].high)
-        if not larger:
-            u, v = v, u
-        error = np.where(over, u[2], np.where(under, v[2], np.maximum(u[2], v[2])))
-        return value, computed, error
-
-    def make(node):
-        op = node.op
-        if op == "number":
-            v = _WIDE(node.value)
-            value = _Interval(v, v)
-            return value, rounded(value, 1), abs(v) * unit
-        if op == "x":
-            return x, x, 0.0
-        if op == "piecewise":
-            parts = [follow(value) for value, _ in node.args]
-            conditions = [_holds(c, lambda n: [follow(n)[0]]) for _, c in node.args]
-            value, computed, error = parts[-1]
-            others = list(zip(parts, conditions, strict=True))[:-1]
-            for part, (yes, no) in reversed(others):
-                value = _chosen(yes, no, [part[0]], [value])[0]
-                computed = _chosen(yes, no, [part[1]], [computed])[0]
-                either = np.maximum(part[2], error)
-                error = np.where(yes, part[2], np.where(no, error, either))
-            return value, computed, error
-        values, computed, errors = zip(*map(follow, node.args), strict=True)
-        if op in ("max", "min"):
-            return functools.reduce(
-                lambda u, v: larger(u, v, op == "max"), zip(values, computed, errors, strict=True)
-            )
-        if op == "add":
-            units = _ARITHMETIC * len(values)
-            total = functools.reduce(operator.add, [c.size for c in computed])
-            error = functools.reduce(operator.add, errors) + units * unit * total
-            whole = functools.reduce(operator.add, computed)
-            bound = _number(units * unit * total, np.inf)
-            positive = functools.reduce(np.minimum, [c.low for c in computed]) >= 0
-            negative = functools.reduce(np.maximum, [c.high for c in computed]) <= 0
-            low = _number(whole.low - bound, -np.inf)
-            high = _number(whole.high + bound, np.inf)
-            whole = _Interval(
-                np.where(positive, np.maximum(low, 0), low),
-                np.where(negative, np.minimum(high, 0), high),
-            )
-            return functools.reduce(operator.add, values), whole, error
-        if op == "multiply":
-            value, other, error = values[0], computed[0], errors[0]
-            for v, c, e in zip(values[1:], computed[1:], errors[1:], strict=True):
-                product = other * c
-                error = (
-                    _number(value.size * e, 0)
-                    + _number(c.size * error, 0)
-                    + _ARITHMETIC * unit * product.size
-                )
-                value, other = value * v, rounded(product, _ARITHMETIC)
-            return value, other, error + tiny
-        value, inside, error = values[0], computed[0], errors[0]
-        if op == "power":
-            n = node.value
-            exact = value.power(n)
-            result = rounded(inside.power(n), _ARITHMETIC * abs(n))
-            # |p^n - q^n| <= |n| |p - q| max(|p|, |q|)^(n - 1), and likewise for n < 0.
-            both = value.joined(inside)
-            slope = both.size ** (n - 1) if n > 0 else both.least_size ** float(n - 1)
-            error = abs(n) * error * slope + _ARITHMETIC * abs(n) * unit * result.size
-            return exact, result, error + tiny
-        inside = overflowing(inside)  # a square under a root, say
-        exact, result = _value(op, value), rounded(_value(op, inside), _FUNCTION)
-        slope = _taylor(op, value.joined(inside), 1)[1]
-        units = _FUNCTION * unit * result.size
-        if op in ("exp", "sinh", "cosh"):
-            result = overflowing(result)
-        if op in ("erfc", "sin", "cos"):
-            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6.
-            certain = (op == "erfc") & (inside.low > 6)
-            units = np.where(certain, 0.0, _FUNCTION * unit)
-            low, high = (0, 2) if op == "erfc" else (-1, 1)
-            result = _Interval(
-                np.maximum(result.low - units, low), np.minimum(result.high + units, high)
-            )
-        if op == "erfc":
-            result = _Interval(np.where(inside.low > 6, 0, result.low), result.high)
-        return exact, result, slope.size * error + units + tiny
-
-    _, computed, error = follow(root)
-    return computed, error
 
 
 # Tables.
@@ -1122,7 +491,7 @@ class Shape:
     """One group's function f with certain coefficients.
 
     Args:
-        root: f as a `_Node`.
+        root: f as a `Node`.
         changed: f with each of its parameters changed by `_PARAMETER` units.
         dtype: the layer's compute dtype.
         math_dtype: the dtype of the layer's arithmetic.
@@ -1151,7 +520,7 @@ class Shape:
         """1, 0, -1: f jumps up at the i-th end of its pieces, is continuous, jumps down."""
         with np.errstate(all="ignore"):
             before, after = (
-                _jet(node, np.array([x], _WIDE), 0)[0]
+                jets(node, np.array([x], WIDE), 0)[0]
                 for node, x in ((self.nodes[i], low), (self.nodes[i + 1], high))
             )
             error = np.maximum(
@@ -1167,13 +536,13 @@ class Shape:
 
         The latter includes the errors of a `_Fraction`.
         """
-        x = _Interval(left.astype(_WIDE), right.astype(_WIDE))
+        x = Interval(left.astype(WIDE), right.astype(WIDE))
         with np.errstate(all="ignore"):
-            computed, error = _rounding(self.nodes[piece], x, self.unit, self.largest, self.tiny)
-            error = np.broadcast_to(error, left.shape).astype(_WIDE)
+            computed, error = rounding(self.nodes[piece], x, self.unit, self.largest, self.tiny)
+            error = np.broadcast_to(error, left.shape).astype(WIDE)
             fraction = self.fractions[piece]
             error = error + fraction.error(left, right) if fraction else error
-        return _filled(computed, left.shape), error
+        return filled(computed, left.shape), error
 
     def conditioning(self, piece, left, right, envelope):
         """The effect on f of rounding in its parameters, in cells of a piece.
@@ -1181,23 +550,23 @@ class Shape:
         Args:
             envelope: in which of the cells f is to be taken by its bounds: it may oscillate.
         """
-        worst = np.zeros(left.shape, _WIDE)
+        worst = np.zeros(left.shape, WIDE)
         with np.errstate(all="ignore"):
             for x in (left, right, left / 2 + right / 2):
-                x = x.astype(_WIDE)
-                y = _jet(self.root, x, 0)[0]
-                total = np.zeros(x.shape, _WIDE)
+                x = x.astype(WIDE)
+                y = jets(self.root, x, 0)[0]
+                total = np.zeros(x.shape, WIDE)
                 for changed in self.changed:
-                    total = total + abs(_jet(changed, x, 0)[0] - y)
-                worst = np.maximum(worst, _number(total, np.inf))
+                    total = total + abs(jets(changed, x, 0)[0] - y)
+                worst = np.maximum(worst, number_or(total, np.inf))
             if envelope.any():
-                x = _Interval(left[envelope].astype(_WIDE), right[envelope].astype(_WIDE))
-                y = _jet(self.root, x, 0)[0]
+                x = Interval(left[envelope].astype(WIDE), right[envelope].astype(WIDE))
+                y = jets(self.root, x, 0)[0]
                 total = 0.0
                 for changed in self.changed:
-                    other = _jet(changed, x, 0)[0]
+                    other = jets(changed, x, 0)[0]
                     total = total + np.maximum(abs(other.low - y.low), abs(other.high - y.high))
-                worst[envelope] = _number(total, np.inf)
+                worst[envelope] = number_or(total, np.inf)
         return 2 * (worst / 4 if self.fractions[piece] else worst)
 
     @functools.cached_property
@@ -1304,7 +673,7 @@ class _Table:
         if target:
             middle = _between([(start, start), (end, end)])[1]
             state = np.full(left.shape, target.sign(middle))
-            low = high = np.full(left.shape, np.nan, _WIDE)
+            low = high = np.full(left.shape, np.nan, WIDE)
         else:
             left, right, state, low, high = self._bisect(piece, left, right)
         left, right, state, low, high, slack = self._split(piece, left, right, state, low, high)
@@ -1335,7 +704,7 @@ class _Table:
             np.array([v], t)
             for v, t in [
                 (low, float), (high, float), (-1, int), (state, int),
-                (least, _WIDE), (greatest, _WIDE), (0, _WIDE), (-np.inf, _WIDE), (np.inf, _WIDE),
+                (least, WIDE), (greatest, WIDE), (0, WIDE), (-np.inf, WIDE), (np.inf, WIDE),
             ]
         )  # fmt: skip
 
@@ -1345,17 +714,17 @@ class _Table:
             return shape.rounding(piece, left, right)[1]
         if target:
             return target.error(left, right)
-        slack = np.zeros(left.shape, _WIDE)
+        slack = np.zeros(left.shape, WIDE)
         for x in (left, right):
             y = self._at(piece, x)
             slack = np.maximum(slack, 8 * (y.high - y.low) + 2.0**-40 * y.size)
-        return _number(slack, np.inf)
+        return number_or(slack, np.inf)
 
     def _at(self, piece, x):
         """It at numbers, certainly."""
-        x = x.astype(_WIDE)
-        y = _jet(self.shape.nodes[piece], _Interval(x, x), self.derivative)[-1]
-        return _filled(y, x.shape)
+        x = x.astype(WIDE)
+        y = jets(self.shape.nodes[piece], Interval(x, x), self.derivative)[-1]
+        return filled(y, x.shape)
 
     def _size(self, piece, x):
         target = self.targets[piece]
@@ -1367,18 +736,18 @@ class _Table:
         done = []
         while left.size:
             with np.errstate(all="ignore"):
-                x = _Interval(left.astype(_WIDE), right.astype(_WIDE))
+                x = Interval(left.astype(WIDE), right.astype(WIDE))
                 middle = left / 2 + right / 2
-                centre = middle.astype(_WIDE)
-                jet = _jet(node, x, k + 2)
-                at_centre = _jet(node, _Interval(centre, centre), k + 1)
+                centre = middle.astype(WIDE)
+                jet = jets(node, x, k + 2)
+                at_centre = jets(node, Interval(centre, centre), k + 1)
                 value, slope, curvature = (
-                    _filled(jet[k + i], left.shape, math.factorial(k + i)) for i in range(3)
+                    filled(jet[k + i], left.shape, math.factorial(k + i)) for i in range(3)
                 )
                 exact_value, exact_slope = (
-                    _filled(at_centre[k + i], left.shape, math.factorial(k + i)) for i in range(2)
+                    filled(at_centre[k + i], left.shape, math.factorial(k + i)) for i in range(2)
                 )
-                away = _Interval.outward(x.low - centre, x.high - centre)
+                away = Interval.outward(x.low - centre, x.high - centre)
                 slope = slope.within(exact_slope + curvature * away)
                 value = value.within(exact_value + slope * away)
                 state = np.where(slope.low >= 0, _RISES, _STILL)
@@ -1447,7 +816,7 @@ class _Table:
             for piece, target in enumerate(self.targets):
                 of = monotone & (self.piece == piece)
                 y = target(x[of]) if target else self._at(piece, x[of])
-                y = _Interval(y, y) if target else y
+                y = Interval(y, y) if target else y
                 # What is no number says nothing.
                 below[of] = np.fmax(below[of], y.low - slack[of])
                 above[of] = np.fmin(above[of], y.high + slack[of])
@@ -1525,7 +894,7 @@ class _Table:
                 if target:
                     y = target(at)
                 else:
-                    y = _jet(self.shape.nodes[i], at, self.derivative)[-1]
+                    y = jets(self.shape.nodes[i], at, self.derivative)[-1]
                     y = np.broadcast_to(0.0 if y is None else y, at.shape)
                 # nan says nothing: then the cell's bounds stay.
                 low[of] = np.fmax(low[of], y - slack[of])
@@ -1548,7 +917,7 @@ class _Table:
                 x = low / 2 + high / 2
                 if not low < x < high:
                     break
-                slope = _jet(node, np.array([x], _WIDE), 1)[1]
+                slope = jets(node, np.array([x], WIDE), 1)[1]
                 if slope is not None and slope.item() * sign > 0:
                     low = x
                 else:
@@ -1564,20 +933,8 @@ class _Table:
         return float(x), self._value(self.shape.root, x)
 
     def _value(self, node, x):
-        value = _jet(node, np.array([x], _WIDE), 0)[0]
+        value = jets(node, np.array([x], WIDE), 0)[0]
         return float(np.broadcast_to(value, (1,))[0])
-
-
-def _filled(interval, shape, factor=1):
-    """An interval, or None for 0, as arrays of the shape, times a factor."""
-    if interval is None:
-        zeros = np.zeros(shape, _WIDE)
-        return _Interval(zeros, zeros)
-    if factor != 1:
-        interval = interval.times(float(factor))
-    return _Interval(
-        *(np.broadcast_to(v, shape).astype(_WIDE) for v in (interval.low, interval.high))
-    )
 
 
 def _to_double(v, direction):

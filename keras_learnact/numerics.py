@@ -1,14 +1,19 @@
 """Floating-point numbers taken apart and put together, exactly, on every Keras backend.
 
 Formulas use these where a plain evaluation would overflow on the way to a representable result.
+They work on the bits of numbers, or, in the scope of `kernels.portable()`, by arithmetic alone,
+slower and with the same results: ONNX and LiteRT have no operations on bits.
 """
 
 import functools
+import math
 import operator
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_learnact import kernels
 
 _INTEGER = {"float32": "int32", "float64": "int64"}
 
@@ -33,10 +38,25 @@ def exponent(x):
     0 and denormal numbers give `1 - bias` at most, inf and nan the largest exponent + 1.
     No gradient flows through it.
     """
+    x = ops.stop_gradient(x)
     info = limits(x.dtype)
-    bits = _view(ops.stop_gradient(x), _INTEGER[str(info.dtype)])
+    if kernels.is_portable():
+        return _exponent_by_arithmetic(x, info)
+    bits = _view(x, _INTEGER[str(info.dtype)])
     field = ops.bitwise_and(ops.right_shift(bits, info.nmant), 2**info.nexp - 1)
     return field - (info.maxexp - 1)
+
+
+def _exponent_by_arithmetic(x, info):
+    x = ops.abs(x)
+    number = x <= info.max
+    # The logarithm is at most one off, and zeros and denormal numbers count as the smallest normal.
+    guess = ops.floor(ops.log(ops.clip(x, info.tiny, info.max)) * (1 / math.log(2)))
+    k = ops.cast(ops.where(number, guess, 0.0), _INTEGER[str(info.dtype)])
+    k = ops.clip(k, info.minexp, info.maxexp - 1)
+    part = x * power_of_two(-(k // 2), x.dtype) * power_of_two(k // 2 - k, x.dtype)
+    k = ops.where(part < 1, k - 1, ops.where(part < 2, k, k + 1))
+    return ops.where(number, k, info.maxexp)
 
 
 def power_of_two(k, dtype):
@@ -46,6 +66,10 @@ def power_of_two(k, dtype):
     it.
     """
     info = limits(dtype)
+    if kernels.is_portable():
+        table = np.ldexp(1.0, np.arange(info.minexp, info.maxexp)).astype(info.dtype)
+        place = ops.maximum(k - (info.minexp - 1), 0)
+        return ops.take(ops.convert_to_tensor(np.append(info.dtype.type(0), table)), place)
     field = ops.maximum(k + (info.maxexp - 1), 0)
     return _view(ops.left_shift(field, info.nmant), str(info.dtype))
 
@@ -87,7 +111,18 @@ def weighted_sum(weights, terms):
     up = power_of_two(k // 2, plain.dtype), power_of_two(k - k // 2, plain.dtype)
     down = power_of_two(-(k // 2), plain.dtype), power_of_two(k // 2 - k, plain.dtype)
     small = total([w * down[0] for w in weights], [term * down[1] for term in terms])
-    return ops.where(ops.isfinite(plain), plain, small * up[0] * up[1])
+    return select(ops.isfinite(plain), plain, small * up[0] * up[1])
+
+
+def select(condition, value, otherwise):
+    """`ops.where` for a value that may be infinite or nan where it is not taken.
+
+    tf2onnx makes 1 · value + 0 · otherwise of a choice, except where it sees that the condition
+    is about nan.
+    """
+    if kernels.is_portable():
+        condition = ops.isnan(ops.where(condition, float("nan"), 0.0))
+    return ops.where(condition, value, otherwise)
 
 
 def finite(x):

@@ -224,7 +224,7 @@ def test_a_square():
     np.testing.assert_array_equal(greatest[0, 2], INF)
     # One or two roundings, taken for a dozen.
     np.testing.assert_allclose([least[0, 1], *greatest[0, :2]], [0.25, 9, 4], rtol=2e-6)
-    np.testing.assert_allclose(layer.lipschitz([-1, 1], [3, 2]), [[6, 4]], rtol=1e-12)
+    np.testing.assert_allclose(layer.lipschitz([-1, 1, 0], [3, 2, INF]), [[6, 4, INF]], rtol=1e-12)
     assert layer.extrema(-1, 3) == [[(0.0, 0.0, "minimum")]]
     assert layer.extrema(0, 3) == [[]]  # 0 is not inside
 
@@ -240,7 +240,7 @@ def test_a_leaky_relu_has_two_slopes_and_no_extremum():
     least, greatest = layer.range(-5, 3)
     # A few roundings of 2^-24 each.
     assert -1.000001 <= least[0] <= -1 and 3 <= greatest[0] <= 3.000001
-    low, high = layer.slopes([[-1.0, 1.0, 0.0]], [[-0.5, 2.0, 0.0]])
+    low, high = layer.slope_interval([[-1.0, 1.0, 0.0]], [[-0.5, 2.0, 0.0]])
     slope = float(np.float32(0.2))
     np.testing.assert_allclose(low, [[slope, 1, slope]], rtol=1e-12)  # the kink has both
     np.testing.assert_allclose(high, [[slope, 1, 1]], rtol=1e-12)
@@ -266,7 +266,7 @@ def test_a_cubic_turns_at_one():
     np.testing.assert_allclose([e.value for e in found], [2, -2], rtol=1e-15)
     np.testing.assert_allclose(layer.range(-1.5, 1.5), [[-2], [2]], rtol=3e-6)
     np.testing.assert_allclose(layer.range(-3, 1.5), [[-18], [2]], rtol=3e-6)
-    low, high = layer.slopes([[-2.0]], [[1.0]])
+    low, high = layer.slope_interval([[-2.0]], [[1.0]])
     np.testing.assert_allclose([low, high], [[[-3]], [[9]]], rtol=1e-12)
 
 
@@ -329,6 +329,13 @@ def test_a_default_pau_is_a_leaky_relu_within_its_fit():
     assert 0 < greatest[0] - least[0] < 2e-5  # what is lost to rounding
 
 
+@every_activation
+def test_no_parameter_hides_a_method(cls):
+    # A weight named as a method takes its place: APL has `slopes`.
+    names = {p.name for p in cls(sharing="layer").parameter_list()}
+    assert not names & set(dir(kla.LearnableActivation))
+
+
 # Elements.
 
 
@@ -364,7 +371,7 @@ def test_every_element_has_the_bounds_of_its_group(sharing, axis, shape):
     np.testing.assert_array_equal(
         layer.interval(low, high), [least[(group, *places)], greatest[(group, *places)]]
     )
-    smallest, largest = layer.slopes(low, high)
+    smallest, largest = layer.slope_interval(low, high)
     np.testing.assert_array_equal(np.maximum(-smallest, largest), steepest[(group, *places)])
 
 
@@ -373,7 +380,7 @@ def test_slopes_hold_every_secant():
     rng = np.random.default_rng(0)
     low = rng.normal(size=(500, 1))
     high = low + rng.random((500, 1))
-    smallest, largest = layer.slopes(low, high)
+    smallest, largest = layer.slope_interval(low, high)
     import sympy
 
     f = sympy.lambdify(sympy.Symbol("x", real=True), layer.sympy(), ["scipy", "numpy"])
@@ -443,7 +450,7 @@ def test_wrong_use_is_named():
     layer = PAU(sharing="channel")
     layer.build((None, 4))
     with pytest.raises(ValueError, match="built with 4 sets of parameters and this input needs 3"):
-        layer.slopes(np.zeros((2, 3)), np.ones((2, 3)))
+        layer.slope_interval(np.zeros((2, 3)), np.ones((2, 3)))
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -12,6 +12,7 @@ import keras
 
 import keras_learnact as kla
 from keras_learnact import observe
+from keras_learnact.export import export_saved_model
 from training.config import Config
 from training.loop import assert_same_run
 
@@ -50,9 +51,8 @@ def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
     if config.quick:
         print("No SavedModel of a quick run: it would take longer than all the rest.")
     elif keras.backend.backend() == "tensorflow":
-        # Of TensorFlow's own operations alone: it is to be served where we are not installed.
-        with kla.kernels.disabled():
-            model.export(workdir / "saved_model", verbose=False)
+        # Of a run that was killed and goes on there may be one.
+        export_saved_model(model, workdir / "saved_model", overwrite=True)
     else:
         print("No SavedModel: that needs TensorFlow as the backend of Keras. There is model.keras.")
 

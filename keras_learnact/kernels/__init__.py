@@ -6,6 +6,7 @@ library the same call runs the formula in `keras.ops`.
 """
 
 import contextlib
+import contextvars
 import functools
 import operator
 import os
@@ -91,6 +92,31 @@ def disabled():
         _disabled -= 1
 
 
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable():
+    """In this scope layers run, and trace, formulas of operations that every runtime has.
+
+    No kernels, and no operations on the bits of numbers, which ONNX and LiteRT do not have; the
+    values are those of the formulas. Keras' exports are traced in it by themselves, see
+    `keras_learnact.export`; it is for other ways to the same formats, as `tf.saved_model.save`.
+
+    It holds for the thread that enters it: others may train meanwhile.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable():
+    """Whether what is traced now is for a process that does not know this package."""
+    return _portable.get()
+
+
 def status():
     """Prints what is loaded, what it was built for, and why something is not."""
     print(report())
@@ -115,6 +141,8 @@ def switched_off():
     """Why kernels are not to be used at this moment, or ""."""
     if _disabled:
         return "kernels.disabled()"
+    if is_portable():
+        return "traced for an export"
     value = os.environ.get(VARIABLE, "")
     return f"{VARIABLE}={value}" if value.strip().lower() in OFF else ""
 

@@ -13,12 +13,14 @@ Nothing is ever decided by whether XLA compiles at this moment: a function that 
 may be called inside one that is compiled.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import re
 
 import tensorflow as tf
+from tensorflow.python.saved_model import save_context
 
 from keras_learnact import kernels
 from keras_learnact.kernels import library
@@ -101,6 +103,16 @@ def threads(count=0):
 def why_not(name, settings, count, dtype):
     """Why a call made now runs the formula, or ""."""
     return _unfit(name, settings, count, dtype) or _nothing(not tf.executing_eagerly())
+
+
+def traced_anew():
+    """A scope in which a `tf.function` is traced anew: no older trace, with kernels, is taken.
+
+    TensorFlow keeps the traces that it makes for SavedModels apart from all others.
+    """
+    if save_context.in_save_context():
+        return contextlib.nullcontext()
+    return save_context.save_context(tf.saved_model.SaveOptions())
 
 
 def side_by_side(params):

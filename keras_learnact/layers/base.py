@@ -434,7 +434,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         """
         return bounds.interval(self, low, high)
 
-    def slopes(self, low, high):
+    def slope_interval(self, low, high):
         """Bounds of the exact derivative where every input element lies between two numbers.
 
         Args:
@@ -644,4 +644,4 @@ def _initializer(initial):
     numbers = np.asarray(initial)
 
     # NumPy, not keras.ops: a weight may be created while a cell is being traced.
-    return lambda shape, dtype=None: np.broadcast_to(numbers, shape).astype("float64")
+    return lambda shape, dtype=None: np.broadcast_to(numbers, shape).astype(dtype or "float64")
