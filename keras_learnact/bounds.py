@@ -447,12 +447,12 @@ class _Fraction:
             return number_or((of_n + of_d) * units, math.inf)
 
     def at_infinity(self, side):
-        """±inf where it grows beyond all bounds, else nothing."""
-        n, d = (len(p.coeffs()) - 1 for p in self.exact)
-        if n <= d:
-            return None
-        leading = self.n[-1] / self.d[-1]
-        return math.copysign(math.inf, leading * (side if (n - d) % 2 else 1))
+        """The limit at side · ∞, which may be far from the value at the largest number."""
+        n, d = (p.degree() for p in self.exact)
+        if n < d:
+            return 0.0
+        leading = float(self.n[-1] / self.d[-1])
+        return math.copysign(math.inf, leading * (side if (n - d) % 2 else 1)) if n > d else leading
 
 
 def _real_roots(p):
@@ -874,10 +874,12 @@ class _Table:
             join(result, of_all, out=result, where=inside)
         for side, end, far in ((1, -1, hi == np.inf), (-1, 0, lo == -np.inf)):
             target = self.targets[end]
-            limit = target.at_infinity(side) if target else None
-            if limit is not None:
-                extreme, result = (np.maximum, high) if limit > 0 else (np.minimum, low)
-                extreme(result, limit, out=result, where=far)
+            if target and far.any():
+                limit = target.at_infinity(side)
+                # Rounded, as at any other number.
+                least, greatest = limit - abs(limit) * 2.0**-20, limit + abs(limit) * 2.0**-20
+                np.minimum(low, least if limit > -np.inf else limit, out=low, where=far)
+                np.maximum(high, greatest if limit < np.inf else limit, out=high, where=far)
         return low.reshape(shape), high.reshape(shape)
 
     def _point(self, x, cell):

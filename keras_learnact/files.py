@@ -5,6 +5,20 @@ import os
 from pathlib import Path
 
 
+def free(path, overwrite) -> Path:
+    """The path of a file that may be written.
+
+    Raises:
+        FileExistsError: it exists and is not to be overwritten.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir() and not overwrite:
+        raise FileExistsError(
+            f"There is a file already. Received: {path}. Name another, or use overwrite=True."
+        )
+    return path
+
+
 @contextlib.contextmanager
 def written(path, mode="wb"):
     """Opens a file beside `path`, which becomes `path` when the block has ended without an error.

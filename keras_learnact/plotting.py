@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_learnact.files import written
+from keras_learnact.files import free, written
 from keras_learnact.layers.base import LearnableActivation
 from keras_learnact.observe import named_activations, record_inputs
 
@@ -299,6 +299,7 @@ def animate(
     derivative: bool = False,
     max_curves: int = 24,
     columns: int | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes a film of how the functions were learned, one frame for each moment of a history.
 
@@ -314,8 +315,10 @@ def animate(
             written beside and renamed.
         fps: frames in a second, up to 50, the most that browsers show of a GIF.
         derivative, max_curves, columns: as for `plot`.
+        overwrite: whether a file that exists may be replaced.
 
     Raises:
+        FileExistsError: the file exists and `overwrite=False`.
         ValueError: another suffix or number of frames; a history without moments or activations.
         ImportError: matplotlib, Pillow (GIF) or imageio-ffmpeg (MP4) is not installed.
         FileNotFoundError: the folder of `path` does not exist; there is no history.
@@ -338,6 +341,7 @@ def animate(
             f"animate: `fps` must be a number above 0, up to 50. Received: fps={fps!r}"
         )
     _figure_class()
+    path = free(path, overwrite)
     history = as_history(source)
     if not history.moments or not history.layers:
         raise ValueError(

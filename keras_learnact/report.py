@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_learnact import plotting
-from keras_learnact.files import written
+from keras_learnact.files import free, written
 from keras_learnact.history import History, as_history
 
 _PAGE = Path(__file__).with_name("report_page")
@@ -36,7 +36,7 @@ _DARK = {
 }
 
 
-def write_html(source, path, inputs=None, *, title: str | None = None, overwrite=True) -> None:
+def write_html(source, path, inputs=None, *, title: str | None = None, overwrite=False) -> None:
     """Writes one HTML page that shows every learned function, and needs nothing but a browser.
 
     A slider, or playing, goes through the moments of a training. For each activation there are
@@ -55,7 +55,7 @@ def write_html(source, path, inputs=None, *, title: str | None = None, overwrite
         inputs: data for a model, an array or a list or dictionary of arrays, samples first; a few
             hundred samples. Only with a model: a history holds what was seen in training.
         title: of the page. Default: the name of the model or of the run's folder.
-        overwrite: whether a file that exists is overwritten, as it is by `model.save`.
+        overwrite: whether a file that exists may be replaced.
 
     Raises:
         TypeError: `source` is something else.
@@ -72,12 +72,7 @@ def write_html(source, path, inputs=None, *, title: str | None = None, overwrite
     >>> keras_learnact.report.write_html("run", "activations.html")
     """
     plotly = _plotly()
-    path = Path(path)
-    if not overwrite and path.exists():
-        raise FileExistsError(
-            f"There is a file already. Received: {path} with overwrite=False. Name another, or "
-            "use overwrite=True."
-        )
+    path = free(path, overwrite)
     history = as_history(source, inputs)
     if not history.moments:
         raise ValueError(f"A history with at least one moment is wanted. Received: {source!r}")

@@ -465,8 +465,10 @@ def test_a_film_that_fails_leaves_what_was_there(tmp_path, monkeypatch, suffix):
         raise RuntimeError("no more")
 
     monkeypatch.setattr("keras_learnact.plotting._draw_panel", fails)
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(FileExistsError, match="use overwrite=True"):
         animate(film([1.0]), path)
+    with pytest.raises(RuntimeError, match="no more"):
+        animate(film([1.0]), path, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == [path.name] and path.read_text() == "before"
 
 

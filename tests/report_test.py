@@ -41,7 +41,7 @@ def training_of(*activations, epochs=3, inputs=X):
 
 
 def written(tmp_path, source, **arguments):
-    write_html(source, tmp_path / "page.html", **arguments)
+    write_html(source, tmp_path / "page.html", overwrite=True, **arguments)
     return f"file://{tmp_path}/page.html"
 
 
@@ -350,7 +350,7 @@ def test_a_page_names_the_model_or_the_run_and_is_about_as_large_as_plotly(tmp_p
         (str(run / "activations.npz"), "first_run"),
         (History.of(model), "Learned activations"),
     ):
-        write_html(source, tmp_path / "page.html")
+        write_html(source, tmp_path / "page.html", overwrite=True)
         page = (tmp_path / "page.html").read_text("utf-8")
         assert f"<h1>{title}</h1>" in page
         assert len(page) < 5.5e6
@@ -378,10 +378,10 @@ def test_wrong_use_says_the_way_out_and_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match="page.html with overwrite=False"):
-        write_html(model, path, overwrite=False)
+    with pytest.raises(FileExistsError, match=r"page.html. Name another, or use overwrite=True"):
+        write_html(model, path)
     assert path.read_text() == "mine"
-    write_html(model, path)
+    write_html(model, path, overwrite=True)
     assert path.read_text("utf-8").startswith("<!doctype html>")
 
 

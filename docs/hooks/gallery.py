@@ -46,7 +46,8 @@ def on_files(files, config):
     page = [HEAD.replace("[digits]({digits})", "[digits]")]
     for name in kla.layers.__all__:
         layer_class = getattr(kla, name)
-        if not issubclass(layer_class, keras.layers.Layer) or layer_class is kla.LearnableActivation:
+        is_layer = issubclass(layer_class, keras.layers.Layer)
+        if not is_layer or layer_class is kla.LearnableActivation:
             continue
         doc = inspect.getdoc(layer_class)
         picture = ""
@@ -79,7 +80,7 @@ def formula_of(doc):
 
 
 def train(layer_class):
-    """A picture (SVG) of the function before and after training, and the learned formula (MathML)."""
+    """The function before and after training as a picture (SVG); what it learned, as MathML."""
     keras.utils.set_random_seed(1)
     images, labels = load_digits(return_X_y=True)
     images = images.astype("float32") / 16
