@@ -11,6 +11,7 @@ JAX ?= jax
 # Minor versions of TensorFlow, and JAX, on which `make test-portable` tries one wheel.
 PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax~=0.5.0 jax
 
+comma := ,
 on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
 
@@ -85,11 +86,12 @@ venv: .venv/ready ## Install what all of this needs into .venv (done by itself w
 clean: ## Remove what make made, the installed packages too
 	rm -rf .venv .venv-jax .venv-portable build bazel-* dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
+# JAX too: Keras on JAX writes SavedModels where TensorFlow is beside it.
 .venv/ready: pyproject.toml
-	$(call install,.venv,$(TENSORFLOW))
+	$(call install,.venv,$(TENSORFLOW),training$(comma)dev$(comma)onnx$(comma)litert$(comma)jax)
 
 .venv-jax/ready: pyproject.toml
-	$(call install,.venv-jax,$(JAX))
+	$(call install,.venv-jax,$(JAX),training$(comma)dev)
 
 # $(call portable,PACKAGE): the program in an environment with the wheel and this package
 define portable
@@ -105,7 +107,7 @@ define portable
     $(CURDIR)/tests/native/portable.py); }
 endef
 
-# $(call install,ENVIRONMENT,BACKEND)
+# $(call install,ENVIRONMENT,BACKEND,EXTRAS): those of pyproject.toml
 define install
 @$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
   echo 'keras_learnact needs Python 3.10 or newer. Received: PYTHON=$(PYTHON), which says' \
@@ -117,7 +119,7 @@ define install
     'On Debian and Ubuntu this helps: sudo apt install python3-venv'; \
   exit 1; }
 @$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
-  '$(2)' --editable '.[training,dev]' || { \
+  '$(2)' --editable '.[$(3)]' || { \
   echo 'The installation is not complete: see the lines above. If there is no $(2)' \
     "for $$($(1)/bin/python --version), start anew: make clean $(MAKECMDGOALS) PYTHON=python3.12"; \
   exit 1; }

@@ -876,10 +876,10 @@ class _Table:
             target = self.targets[end]
             if target and far.any():
                 limit = target.at_infinity(side)
-                # Rounded, as at any other number.
-                least, greatest = limit - abs(limit) * 2.0**-20, limit + abs(limit) * 2.0**-20
-                np.minimum(low, least if limit > -np.inf else limit, out=low, where=far)
-                np.maximum(high, greatest if limit < np.inf else limit, out=high, where=far)
+                # The layer rounds it, as any other value.
+                units = 0 if self.derivative else math.copysign(16 * self.shape.unit, limit)
+                np.minimum(low, limit * (1 - units), out=low, where=far)
+                np.maximum(high, limit * (1 + units), out=high, where=far)
         return low.reshape(shape), high.reshape(shape)
 
     def _point(self, x, cell):

@@ -336,6 +336,12 @@ def test_no_parameter_hides_a_method(cls):
     assert not names & set(dir(kla.LearnableActivation))
 
 
+def test_a_limit_that_no_number_comes_near_is_within_the_bounds_at_infinity():
+    # x² / (1 + 1e38 |x| + x² / 2) tends to 2, and is 1.3 at the largest number.
+    layer = PAU(degrees=(2, 2), initial=((0, 0, 1), (1e38, 0.5)))
+    np.testing.assert_allclose(layer.range([1, 1], [INF, MAX])[1], [[2, 1.2596]], rtol=1e-4)
+
+
 # Elements.
 
 
