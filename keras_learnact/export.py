@@ -8,6 +8,7 @@ one around the two methods that all exports go through.
 
 import contextlib
 import functools
+import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -142,6 +143,21 @@ def _assert_traced_without_kernels(function):
         )
 
 
+def _at_inference(function):
+    """The same; a model that is called as it is, as `model.export` does, with `training=False`.
+
+    Without that Keras' layers for augmentation augment, and an RPAU behind one of them draws noise.
+    """
+    layer = getattr(function, "__self__", None)
+    if (
+        isinstance(layer, keras.layers.Layer)
+        and function.__name__ == "__call__"
+        and "training" in inspect.signature(layer.call).parameters
+    ):
+        return functools.wraps(function)(functools.partial(function, training=False))
+    return function
+
+
 def _traced_portably(function):
     """The function of an endpoint, whoever traces it, and when."""
 
@@ -179,7 +195,7 @@ def _hook():
         if input_signature is None:
             _assert_traced_without_kernels(fn)
         else:
-            fn = _traced_portably(fn)
+            fn = _traced_portably(_at_inference(fn))
         return add_endpoint(self, name, fn, input_signature, **kwargs)
 
     model.export, archive.add_endpoint = export_portably, add_portable_endpoint

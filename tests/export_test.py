@@ -132,6 +132,19 @@ class Nested(keras.layers.Layer):
 
 
 @pytest.mark.tensorflow
+def test_neither_augmentation_nor_noise_is_exported(tmp_path):
+    # Keras' augmentation says "training" to all that follows it, where nobody says otherwise.
+    layers = [keras.layers.RandomFlip(), keras.layers.Flatten(), kla.RPAU(noise=0.5)]
+    model = keras.Sequential([keras.Input((4, 4, 1)), *layers])
+    x = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype("float32")
+    model.export(tmp_path / "model", verbose=False)
+    import tensorflow as tf
+
+    served = tf.saved_model.load(tmp_path / "model")
+    np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.tensorflow
 def test_a_function_inside_that_was_traced_with_kernels_is_traced_anew(tmp_path):
     import tensorflow as tf
 

@@ -269,7 +269,7 @@ def _rational_in_plain_operations(x, a, b, version):
         q = ops.where(ops.abs(q) < info.tiny, info.tiny, q)
     y = p * powers[n - m] / q if n > m else p / (q * powers[m - n])
 
-    beyond = ops.log(ops.maximum(size / bound**2, 1.0))
+    beyond = ops.log(ops.maximum(size / bound / bound, 1.0))
     growth = ops.cast(_degree(a) - _degree(b, first), x.dtype)
     # Not every runtime passes nan through minimum and maximum.
     return ops.where(ops.isnan(x), x, y * ops.exp(growth * beyond))
