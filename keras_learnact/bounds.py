@@ -71,7 +71,7 @@ _MOST_CELLS = 1024  # bisected at once; where f oscillates longer than that, its
 class Extremum(NamedTuple):
     """Where a function turns.
 
-    Args:
+    Attributes:
         x: the place.
         value: the exact function there, as a float64.
         kind: "minimum" or "maximum".

@@ -563,7 +563,25 @@ def rounding(root, x, unit, largest, tiny):
             memo[key] = value, computed, error
         return memo[key]
 
-    def rounded(interval, units):
+    rational = {}
+
+    def is_rational(node):
+        """Whether layers scale what it consists of, so that only coefficients underflow."""
+        key = id(node)
+        if key not in rational:
+            scaled = node.op in ("number", "x", "add", "multiply", "power")
+            rational[key] = scaled and all(map(is_rational, node.args))
+        return rational[key]
+
+    def rounded(interval, units, scaled=False):
+        if scaled:  # a product may underflow, an inverse may not
+            new = Interval.outward(interval.low, interval.high, units * unit, scaled)
+            none = tiny * 2.0**-30
+            low, high = np.minimum(interval.low, 0), np.maximum(interval.high, 0)
+            return Interval(
+                np.where(interval.low > -none, np.maximum(new.low, low), new.low),
+                np.where(interval.high < none, np.minimum(new.high, high), new.high),
+            )
         new = Interval.outward(interval.low, interval.high, units * unit, tiny)
         # What is far too small for the dtype is 0, and no rounding changes a sign.
         low = np.where(interval.low > -tiny * 2.0**-30, np.minimum(interval.low, 0), new.low)
@@ -595,7 +613,7 @@ def rounding(root, x, unit, largest, tiny):
         if op == "number":
             v = WIDE(node.value)
             value = Interval(v, v)
-            return value, rounded(value, 1), abs(v) * unit
+            return value, rounded(value, 1), abs(v) * unit + tiny * (v != 0)
         if op == "x":
             return x, x, 0.0
         if op == "piecewise":
@@ -609,7 +627,9 @@ def rounding(root, x, unit, largest, tiny):
                 either = np.maximum(part[2], error)
                 error = np.where(yes, part[2], np.where(no, error, either))
             return value, computed, error
-        values, computed, errors = zip(*map(follow, node.args), strict=True)
+        # Layers multiply by an inverse last.
+        args = sorted(node.args, key=lambda arg: arg.op == "power" and arg.value < 0)
+        values, computed, errors = zip(*map(follow, args), strict=True)
         if op in ("max", "min"):
             return functools.reduce(
                 lambda u, v: larger(u, v, op == "max"), zip(values, computed, errors, strict=True)
@@ -638,18 +658,21 @@ def rounding(root, x, unit, largest, tiny):
                     + number_or(c.size * error, 0)
                     + _ARITHMETIC * unit * product.size
                 )
-                value, other = value * v, rounded(product, _ARITHMETIC)
+                lost = is_rational(node) and tiny
+                value, other = value * v, rounded(product, _ARITHMETIC, lost)
             return value, other, error + tiny
         value, inside, error = values[0], computed[0], errors[0]
         if op == "power":
             n = node.value
             exact = value.power(n)
-            result = rounded(inside.power(n), _ARITHMETIC * abs(n))
+            # The smallest number there is stands for nothing.
+            lost = tiny if n > 0 else np.finfo(WIDE).tiny
+            result = rounded(inside.power(n), _ARITHMETIC * abs(n), is_rational(node) and lost)
             # |p^n - q^n| <= |n| |p - q| max(|p|, |q|)^(n - 1), and likewise for n < 0.
             both = value.joined(inside)
             slope = both.size ** (n - 1) if n > 0 else both.least_size ** float(n - 1)
             error = abs(n) * error * slope + _ARITHMETIC * abs(n) * unit * result.size
-            return exact, result, error + tiny
+            return exact, result, error + (lost if is_rational(node) else tiny)
         inside = overflowing(inside)  # a square under a root, say
         exact, result = _value(op, value), rounded(_value(op, inside), _FUNCTION)
         slope = _taylor(op, value.joined(inside), 1)[1]
@@ -669,4 +692,6 @@ def rounding(root, x, unit, largest, tiny):
         return exact, result, slope.size * error + units + tiny
 
     _, computed, error = follow(root)
+    if is_rational(root) and root.op != "x":
+        return rounded(computed, 0), error + tiny
     return computed, error

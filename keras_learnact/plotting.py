@@ -314,7 +314,9 @@ def animate(
         path: of the film; ".gif" at its end makes an animated GIF, ".mp4" a H.264 video. It is
             written beside and renamed.
         fps: frames in a second, up to 50, the most that browsers show of a GIF.
-        derivative, max_curves, columns: as for `plot`.
+        derivative: as for `plot`.
+        max_curves: as for `plot`.
+        columns: as for `plot`.
         overwrite: whether a file that exists may be replaced.
 
     Raises:

@@ -85,7 +85,7 @@ SOFTMAX_GAP = 2.0**-20  # 16 float32 units: exp of less is below 1, in whatever 
 class CertifiedAccuracy(NamedTuple):
     """What `certified_accuracy` found.
 
-    Args:
+    Attributes:
         accuracy: share of the samples that the model classifies correctly.
         certified: share of the samples proven to be classified correctly under every perturbation.
         count: number of samples.

@@ -16,7 +16,19 @@ def examples(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [p for p in sorted(DOCS.rglob("*.md")) if examples(p)], ids=label)
+PAGES = [
+    pytest.param(
+        page,
+        id=label(page),
+        marks=[pytest.mark.tensorflow] if "import tensorflow" in page.read_text() else [],
+    )
+    for page in sorted(DOCS.rglob("*.md"))
+    if examples(page)
+]
+
+
+@pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")  # of tf2onnx
+@pytest.mark.parametrize("page", PAGES)
 def test_the_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where they leave their files
     names = {"__name__": page.stem}

@@ -5,6 +5,8 @@ It asks the package which activations there are, so a new one is on the page wit
 
 import inspect
 import io
+import itertools
+import textwrap
 
 import keras
 import latex2mathml.converter
@@ -69,14 +71,12 @@ def on_files(files, config):
 
 
 def formula_of(doc):
-    """The block under "Formula:" of a docstring, without its indentation."""
-    paragraphs = doc.partition("Formula:")[2].strip("\n").split("\n")
-    block = []
-    for line in paragraphs:
-        if line and not line.startswith("    "):
-            break
-        block.append(line[4:])
-    return "\n".join(block).strip("\n")
+    """What a docstring says in the line "Formula…:" and in the indented paragraphs below it."""
+    _, _, after = doc.partition("\nFormula")
+    head, *paragraphs = after.split("\n\n")
+    indented = itertools.takewhile(lambda paragraph: paragraph.startswith("    "), paragraphs)
+    head = head.strip(":, \n")
+    return "\n\n".join([*([head] if head else []), textwrap.dedent("\n\n".join(indented))])
 
 
 def train(layer_class):

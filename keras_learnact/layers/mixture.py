@@ -136,7 +136,7 @@ class Mixture(LearnableActivation):
         terms = []
         for number, activation, function in zip(w, self.activations, self._functions, strict=True):
             term = expressions.of_callable(function, x, f"Mixture's {_name(activation)}")
-            if expressions.keras_name(function) in (None, "exponential"):  # may overflow
+            if expressions.keras_name(function) in (None, "exponential", "selu"):  # may overflow
                 term = expressions.clip(term, -largest, largest)
             terms.append(number * term)
         return sp.Add(*terms)
