@@ -1,6 +1,7 @@
 """Pictures of learned functions, drawn by matplotlib without a display."""
 
 import contextlib
+import io
 import itertools
 import math
 import subprocess
@@ -165,7 +166,8 @@ def plot(
             are rows where there are more than 16.
 
     Returns:
-        A `matplotlib.figure.Figure`; save it with `figure.savefig("activations.png")`.
+        A `matplotlib.figure.Figure`, which notebooks show; save it with
+        `figure.savefig("activations.png")`.
 
     Raises:
         ValueError: the model has no learnable activation, or one without parameters yet;
@@ -461,7 +463,16 @@ def _figure_class():
         from matplotlib.figure import Figure
     except ImportError as error:
         raise _missing("keras_learnact.plotting", "draws with matplotlib") from error
-    return Figure
+
+    class NotebookFigure(Figure):
+        """A notebook shows it as the value of a cell: it knows only pyplot's figures."""
+
+        def _repr_png_(self):
+            png = io.BytesIO()
+            self.savefig(png, format="png")
+            return png.getvalue()
+
+    return NotebookFigure
 
 
 def _chosen(layer, max_curves, parameters=None):

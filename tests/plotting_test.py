@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
+from keras_learnact import PAU
 from keras_learnact.history import History, Moment
 from keras_learnact.layers.base import LearnableActivation, Parameter
 from keras_learnact.observe import activation_layers, named_activations
@@ -506,3 +507,7 @@ def test_a_film_that_ffmpeg_refuses_says_why(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="Unknown encoder A GIF needs no ffmpeg"):
         animate(film([1.0]), tmp_path / "film.mp4")
     assert list(tmp_path.iterdir()) == [refusing]
+
+
+def test_a_notebook_shows_the_figure():
+    assert plot([PAU()])._repr_png_().startswith(b"\x89PNG")
