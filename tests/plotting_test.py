@@ -412,7 +412,8 @@ def test_a_moment_that_diverged_does_not_hide_the_others(tmp_path):
     shown = [frame for frame, _ in frames(tmp_path / "film.gif")]
     # From -6 to 6 in height: the second function goes from corner to corner of the panel.
     assert np.ptp(where(shown[1], "#0072B2")[:, 0]) > 350
-    animate(film([math.nan] * 2), tmp_path / "film.gif")  # nothing to see, and no error
+    nothing = film([math.nan] * 2)
+    animate(nothing, tmp_path / "nothing.gif")  # nothing to see, and no error
 
 
 def test_a_film_shows_the_derivatives_where_it_is_asked_to(tmp_path):
