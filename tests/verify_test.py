@@ -421,7 +421,7 @@ def random_model(seed):
             4,
             int(rng.integers(1, 4)),
             strides=int(rng.integers(1, 3)),
-            padding=pick("same", "valid"),
+            padding=pick("same", "valid") if x.shape[1] > 3 else "same",
             groups=pick(1, 2),
         )(x)
         x = pick(lambda v: v, lambda v: BatchNormalization()(v))(x)
