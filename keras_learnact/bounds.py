@@ -117,6 +117,14 @@ def slopes(layer, low, high):
     return _each_element(layer, "slope_interval", low, high, Shape.slopes)
 
 
+def rounding_error(layer, low, high):
+    """How far what the layer returns between arrays low and high may be from the exact function.
+
+    The arrays have the layer's input shape, as for `LearnableActivation.interval`.
+    """
+    return _each_element(layer, "rounding_error", low, high, Shape.errors)[1]
+
+
 def _name(layer):
     return f"{type(layer).__name__} {layer.name!r}"
 
@@ -595,6 +603,17 @@ class Shape:
         """Bounds of the exact f' between arrays lo and hi."""
         return self.derivatives(lo, hi)
 
+    def errors(self, lo, hi):
+        """0, and how far the layer's values between arrays lo and hi may be from the exact ones."""
+        table = self.values
+        # A break between two cells has no rounding of its own: it holds what both tend to.
+        last = len(table.slack) - 1
+        first = np.clip(np.searchsorted(table.edges, lo, "left") - 2, 0, last)
+        end = np.clip(np.searchsorted(table.edges, hi, "right"), 0, last)
+        level = np.frexp((end - first + 1).astype(float))[1] - 1
+        slack = np.maximum(table.errors[level, first], table.errors[level, end - 2**level + 1])
+        return np.zeros_like(slack), 2 * slack
+
     def extrema(self, lo, hi):
         """All places between lo and hi where f turns, as a list of `Extremum`s."""
         table = self.values
@@ -842,6 +861,7 @@ class _Table:
         self.edges = np.append(self.left, self.right[-1])
         self.least = _sparse(self.low, np.minimum)
         self.greatest = _sparse(self.high, np.maximum)
+        self.errors = _sparse(self.slack, np.maximum)
 
     def __call__(self, lo, hi):
         """Bounds between arrays lo and hi."""

@@ -875,23 +875,7 @@ class _Learned:
         return self.layer.slope_interval(low, high)
 
     def error(self, low, high):
-        _, greatest = activation_bounds._each_element(
-            self.layer, "error", low, high, _rounding_of_shape
-        )
-        return greatest
-
-
-def _rounding_of_shape(shape, low, high):
-    """0, and how far the layer's values between arrays low and high may be from the exact ones."""
-    table = shape.values
-    # A break between two cells has no rounding of its own: it holds what its neighbours tend to.
-    last = len(table.slack) - 1
-    first = np.clip(np.searchsorted(table.edges, low, "left") - 2, 0, last)
-    end = np.clip(np.searchsorted(table.edges, high, "right"), 0, last)
-    level = np.frexp((end - first + 1).astype(float))[1] - 1
-    largest = activation_bounds._sparse(table.slack, np.maximum)
-    slack = np.maximum(largest[level, first], largest[level, end - 2**level + 1])
-    return np.zeros_like(slack), 2 * slack
+        return activation_bounds.rounding_error(self.layer, low, high)
 
 
 # The network as a list of steps.
