@@ -19,9 +19,10 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src.saving.serialization_lib import ObjectSharingScope
+from scipy.optimize import least_squares
 
 from keras_learnact import fitting, layers
-from keras_learnact.observe import _recording, activation_layers, record_inputs
+from keras_learnact.observe import activation_layers, record_inputs, recording
 
 FUNCTIONS = {
     name: function
@@ -31,6 +32,18 @@ FUNCTIONS = {
 ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 # The names of Keras' classes, of layers and of operations, that are one of these functions.
 CLASSES = {name.replace("_", ""): name for name in FUNCTIONS}
+SAMPLE = 2**17  # inputs of each activation that their quantiles are told from
+BIAS, RANGE = 10.0, 1e-3  # weights of the mean error, and of errors where nothing arrives
+# Methods of a model that a copy without its class would lose.
+COMPUTES = (
+    "__call__",
+    "call",
+    "train_step",
+    "test_step",
+    "predict_step",
+    "compute_loss",
+    "compute_metrics",
+)
 GATES = "recurrent_activation"  # must stay between 0 and 1: replaced only where named
 
 # What `simplify` compares with, in the order in which equally good ones are taken.
@@ -56,6 +69,15 @@ KNOWN = (
 )
 
 
+# Of `Report.relative_difference`: the copy is another network to begin with.
+LARGE = 0.1
+EXACT = (
+    "This is far: the copy does not start as the given network. Exact starts are: APL for relu; "
+    "lambda: SReLU(initial=(0, 0, 6, 0)) for relu6; "
+    "lambda site: Mixture((site.function,), initial=[1.0]) for any function."
+)
+
+
 class Site(NamedTuple):
     """What a factory with one argument is told about the activation that it replaces.
 
@@ -65,11 +87,14 @@ class Site(NamedTuple):
             settings, such as `LeakyReLU(0.3)`.
         interval: `(low, high)`, the range of what reaches it on `inputs`; None without `inputs`,
             and where nothing can be seen: inside a traced loop.
+        quantiles: how what reaches it is distributed: 1,001 increasing numbers, float64, the
+            smallest input, the one that 0.1 % are below, …, the largest; None as `interval`.
     """
 
     name: str
     function: Callable
     interval: tuple[float, float] | None
+    quantiles: np.ndarray | None = None
 
 
 class Row(NamedTuple):
@@ -97,12 +122,16 @@ class Report:
     Attributes:
         rows: a tuple of `Row`s.
         max_difference, mean_difference: |new output - old output| on the given `inputs`; None
-            without them.
+            without them, nan if an output is not finite.
+        relative_difference: the mean difference over the standard deviation of the old outputs
+            from sample to sample, of the output with the largest; None for less than two samples
+            and for outputs that are all equal.
     """
 
-    def __init__(self, rows, differences=(None, None)):
+    def __init__(self, rows, differences=(None, None, None), advice=""):
         self.rows = tuple(rows)
-        self.max_difference, self.mean_difference = differences
+        self.max_difference, self.mean_difference, self.relative_difference = differences
+        self.advice = advice  # what to do if they are large
 
     @property
     def changed(self):
@@ -126,11 +155,19 @@ class Report:
             for row in cells
         ]
         lines.append(f"{len(self.changed)} changed, {len(self.left)} left")
-        if self.max_difference is not None:
-            lines.append(
-                f"outputs differ by at most {self.max_difference:.3g}, "
-                f"by {self.mean_difference:.3g} on average"
-            )
+        if self.max_difference is None:
+            return "\n".join(lines)
+        if not np.isfinite(self.max_difference):
+            lines.append("outputs cannot be compared: some are not finite")
+            return "\n".join(lines)
+        lines.append(
+            f"outputs differ by at most {self.max_difference:.3g}, "
+            f"by {self.mean_difference:.3g} on average"
+        )
+        if self.relative_difference is not None:
+            lines[-1] += f", {self.relative_difference:.2%} of their standard deviation"
+            if self.relative_difference > LARGE and self.advice:
+                lines.append(self.advice)
         return "\n".join(lines)
 
 
@@ -143,6 +180,9 @@ def convert(
     activation arguments of every layer whose config holds them (`Dense`, convolutions, recurrent
     layers, your own ones), also inside wrappers and submodels; and `keras.ops.relu(x)` or
     `keras.activations.relu(x)` between the layers of a functional model.
+
+    A subclass of `Sequential` or of a functional model is made anew by `layers` or by `inputs` and
+    `outputs`; one that takes other arguments becomes plain, if it has no own call, steps or weights.
 
     All other weights, all names and the `trainable` flags are kept; what is put into a frozen
     layer is frozen. A layer that is used several times gets one activation, used as often.
@@ -200,17 +240,17 @@ def convert(
             + "".join(f" {place.path!r} {IN_CODE}." for place in hidden[:1])
         )
     chosen = _selected(chosen, where)
-    intervals = {} if inputs is None else _intervals(model, chosen, inputs, batch_size)
+    seen = {} if inputs is None else _observed(model, chosen, inputs, batch_size)
     made = {}
     for place, factory in chosen:
-        made[place.key] = _made(factory, place, intervals.get(place.key))
+        made[place.key] = _made(factory, place, *seen.get(place.key, (None, None)))
     copy = _Copy(model, made, [place for place, _ in chosen])
     rows = [copy.row(place) for place, _ in chosen]
     rejected = [place for place in found if place.key not in made]
     for place, note in copy.left(_hidden(model, classes), rejected):
         if place.call is None or (_first_key(place, mapping) and _fits(place, where)):
             rows.append(Row(place.text, describe(place.call, place.layer), "", 0, note))
-    return copy.finished(rows, inputs, batch_size)
+    return copy.finished(rows, inputs, batch_size, EXACT)
 
 
 def fitted(cls: type = layers.PAU, degrees=(7, 6), denominator: str = "A", **arguments) -> Callable:
@@ -241,14 +281,8 @@ def fitted(cls: type = layers.PAU, degrees=(7, 6), denominator: str = "A", **arg
     """
 
     def make(site):
-        interval = site.interval or (-3.0, 3.0)
-        start = fitting.fit(site.function, degrees, denominator, interval)
-        return cls(
-            degrees=degrees,
-            denominator=denominator,
-            initial=(start.numerator, start.denominator),
-            **arguments,
-        )
+        start = _start(site, degrees, denominator)
+        return cls(degrees=degrees, denominator=denominator, initial=start, **arguments)
 
     return make
 
@@ -301,7 +335,8 @@ def simplify(
     A learnable activation becomes the function that it is nearest to, if it differs from it by
     at most `tolerance` over the range of what reaches it, in all its groups. Compared with are
     Keras' activations without settings; if none of them is near enough, a leaky ReLU of any slope,
-    and a line a·x + b, the layer `Rescaling`.
+    and a line a·x + b, the layer `Rescaling`. Of functions that are the same on this range, as
+    relu and relu6 on [-3, 3], the one that is nearest on a range 30 times as wide is taken.
 
     Args:
         model: a built model with learnable activations, as for `convert`.
@@ -336,12 +371,12 @@ def simplify(
         )
     _check_learnable("simplify", model)
     places = [p for p in _places(model) if isinstance(p.call, layers.LearnableActivation)]
-    ranges = {}
+    seen = {}
     if inputs is not None:
-        ranges = _intervals(model, [(place, None) for place in places], inputs, batch_size)
+        seen = _observed(model, [(place, None) for place in places], inputs, batch_size)
     made, notes = {}, {}
     for place in places:
-        low, high = ranges.get(place.key, interval)
+        low, high = seen.get(place.key, (interval,))[0]
         name, error, layer = _nearest(place.call, low, high, tolerance)
         notes[place.key] = f"{name}: error {error:.2g} on [{low:.3g}, {high:.3g}]"
         if error <= tolerance:
@@ -708,8 +743,8 @@ def _nothing(chosen, where):
     )
 
 
-def _made(factory, place, interval):
-    site = Site(place.layer.name, _function(place.call), interval)
+def _made(factory, place, interval, quantiles):
+    site = Site(place.layer.name, _function(place.call), interval, quantiles)
     layer = factory(site)
     if not isinstance(layer, keras.layers.Layer):
         raise TypeError(
@@ -741,25 +776,114 @@ def _check_learnable(what, model):
 # What reaches them.
 
 
-def _intervals(model, chosen, inputs, batch_size):
-    """The range of the finite inputs of each place, by its key."""
-    intervals = {}
+def _observed(model, chosen, inputs, batch_size):
+    """Of the finite inputs of each place, by its key: their range, with some room; quantiles."""
+    batches = -(-len(keras.tree.flatten(inputs)[0]) // batch_size)
+    count = max(SAMPLE // batches, 64)
+    random = np.random.default_rng(0)
+    ranges, samples = {}, {}
 
     def note(place, values):
         values = np.asarray(values, "float64")
         values = values[np.isfinite(values)]
         if values.size:
-            low, high = intervals.get(place.key, (np.inf, -np.inf))
-            intervals[place.key] = min(low, values.min()), max(high, values.max())
+            low, high = ranges.get(place.key, (np.inf, -np.inf))
+            ranges[place.key] = min(low, values.min()), max(high, values.max())
+            if values.size > count:
+                values = values[random.integers(0, values.size, count)]
+            samples.setdefault(place.key, []).append(values)
 
     with contextlib.ExitStack() as stack:
         for place, _ in chosen:
             stack.enter_context(_heard(place, note))
         record_inputs(model, inputs, lambda layer, values: None, batch_size)
-    for key, (low, high) in intervals.items():
+    seen = {}
+    for key, (low, high) in ranges.items():
+        quantiles = np.quantile(np.concatenate(samples[key]), np.linspace(0, 1, 1001))
+        quantiles[[0, -1]] = low, high
         room = max(0.05 * (high - low), 1e-3 * max(abs(low), abs(high), 1.0))
-        intervals[key] = float(low - room), float(high + room)
-    return intervals
+        seen[key] = (float(low - room), float(high + room)), quantiles
+    return seen
+
+
+def _start(site, degrees, version):
+    """Numerator and denominator of a rational function that is near a site's function.
+
+    Of the fits on [-3, 3], on the range of all inputs and on that of nearly all, and of the least
+    squares fit, the one with the least error on the inputs.
+    """
+    starts = [fitting.fit(site.function, degrees, version)[:2]]
+    if site.quantiles is None:
+        return starts[0]
+    nearly_all = float(site.quantiles[1]), float(site.quantiles[-2])
+    for interval in (site.interval, nearly_all):
+        if interval[0] < interval[1]:
+            starts.append(fitting.fit(site.function, degrees, version, interval)[:2])
+    problem = _OnInputs(site, degrees, version)
+    starts.append(problem.polished(starts[-1][1]))
+    return min(starts, key=problem.error)
+
+
+class _OnInputs:
+    """The fit of a rational function to what reaches a site.
+
+    Minimised is `mean(e²) + (BIAS mean(e))²`, e the error at the quantiles of the inputs: a mean
+    that moves adds up in the sums and averages of the next layers, other errors average out. The
+    range with its room counts a little, too: where nothing arrives the function is near as well.
+    """
+
+    def __init__(self, site, degrees, version):
+        low, high = site.interval
+        self.version, self.count = version, len(site.quantiles)
+        self.x = np.concatenate([site.quantiles, np.linspace(low, high, 101)])
+        y = site.function(ops.convert_to_tensor(self.x.astype("float32")))
+        self.y = np.asarray(ops.convert_to_numpy(y), "float64")
+        self.radius = np.max(np.abs(self.x))
+        self.powers = np.arange(degrees[0] + 1)
+
+    def weighted(self, values):
+        """What the sum of the squares is to be small of."""
+        inputs, others = np.split(values, [self.count])
+        return np.concatenate(
+            [
+                inputs / np.sqrt(len(inputs)),
+                BIAS * inputs.mean(axis=0, keepdims=True),
+                values[self.count :] * np.sqrt(RANGE / len(others)),
+            ]
+        )
+
+    def error(self, start):
+        values = fitting._rational(self.x, *map(np.asarray, start), self.version)
+        return float(np.sum(self.weighted(values - self.y) ** 2))
+
+    def solved(self, denominator):
+        """The best numerator for a denominator, by linear least squares; and the errors."""
+        # 1/Q, in powers of x/R.
+        columns = fitting._rational(self.x, np.ones(1), denominator, self.version)[:, None]
+        columns = self.weighted(columns * (self.x / self.radius)[:, None] ** self.powers)
+        y = self.weighted(self.y)
+        numerator = np.linalg.lstsq(columns, y, rcond=None)[0]
+        return numerator / self.radius**self.powers, columns @ numerator - y
+
+    def polished(self, denominator):
+        """The best function that is found from a denominator; of version A with another one.
+
+        In the other versions a moving denominator may come by a pole or a kink.
+        """
+        denominator = np.asarray(denominator)
+        if self.version == "A" and len(denominator):
+            scale = self.radius ** np.arange(1, len(denominator) + 1)
+            # Squares, as no |b_k| is negative.
+            roots = np.sqrt(np.clip(np.abs(denominator) * scale, 1e-6, 0.999 * fitting.LARGEST))
+            found = least_squares(
+                lambda roots: self.solved(roots**2 / scale)[1],
+                roots,
+                bounds=(0.0, np.sqrt(fitting.LARGEST)),
+                x_scale=np.maximum(roots, 0.1),
+                max_nfev=60,
+            )
+            denominator = found.x**2 / scale
+        return self.solved(denominator)[0], denominator
 
 
 def _heard(place, note):
@@ -767,12 +891,12 @@ def _heard(place, note):
     stack = contextlib.ExitStack()
     if not place.argument:
         heard = place._replace(call=place.layer.call)
-        stack.enter_context(_with(place.layer, "call", _recording(heard, note)))
+        stack.enter_context(_with(place.layer, "call", recording(heard, note)))
         return stack
     # A recurrent layer's argument is an attribute of its cell.
     for owner in (place.layer, *_children(place.layer).values()):
         if vars(owner).get(place.argument) is place.call:
-            stack.enter_context(_with(owner, place.argument, _recording(place, note)))
+            stack.enter_context(_with(owner, place.argument, recording(place, note)))
     return stack
 
 
@@ -793,20 +917,20 @@ def _with(owner, name, value):
 
 def _nearest(layer, low, high, tolerance):
     """The known function that is nearest to a unit: its name, the largest error, a layer."""
-    # float32 points, with 0, where the known functions have their kinks.
-    x = np.unique(np.clip(np.append(np.linspace(low, high, 4001), 0.0), low, high))
-    x = x.astype("float32")
-    y = np.asarray(layer.curve(x), "float64")
+    x, y = _curve(layer, low, high)
+    wide_x, wide_y = _curve(layer, *np.multiply(30 * max(abs(low), abs(high)), (-1, 1)))
 
-    def error(values):
-        return float(np.max(np.abs(y - values)))
-
-    best = None
-    for name in KNOWN:
+    def known(name, x):
         values = ops.convert_to_numpy(FUNCTIONS[name](ops.convert_to_tensor(x)))
-        this = error(np.asarray(values, "float64"))
-        if best is None or this < best[1]:
-            best = name, this, keras.layers.Activation(name)
+        return np.asarray(values, "float64")
+
+    errors = {name: _largest(y - known(name, x)) for name in KNOWN}
+    # As float32 tells them apart.
+    least = min(errors.values()) + 1e-6 * max(1.0, _largest(y))
+    near = [name for name in KNOWN if errors[name] <= least]
+    with np.errstate(all="ignore"):  # exp of much
+        name = min(near, key=lambda name: _largest(wide_y - known(name, wide_x)))
+    best = name, errors[name], keras.layers.Activation(name)
     if best[1] <= tolerance:
         return best
     x = x.astype("float64")
@@ -814,14 +938,27 @@ def _nearest(layer, low, high, tolerance):
     if negative.any():
         below = y[:, negative].mean(axis=0)
         slope = max(0.0, float(np.sum(x[negative] * below) / np.sum(x[negative] ** 2)))
-        this = error(np.where(negative, slope * x, x))
+        this = _largest(y - np.where(negative, slope * x, x))
         if this < best[1]:
             best = f"leaky_relu({slope:.3g})", this, keras.layers.LeakyReLU(slope)
     a, b = np.polyfit(x, y.mean(axis=0), 1)
-    this = error(a * x + b)
+    this = _largest(y - (a * x + b))
     if this < best[1]:
         best = f"{a:.3g} x + {b:.3g}", this, keras.layers.Rescaling(float(a), float(b))
     return best
+
+
+def _curve(layer, low, high):
+    """Points on an interval and a unit's values there, of each group."""
+    # float32 points, with 0, where the known functions have their kinks.
+    x = np.unique(np.clip(np.append(np.linspace(low, high, 4001), 0.0), low, high))
+    x = x.astype("float32")
+    return x, np.asarray(layer.curve(x), "float64")
+
+
+def _largest(values):
+    """The largest |value|; infinite if one is not a number."""
+    return float(np.max(np.where(np.isnan(values), np.inf, np.abs(values))))
 
 
 # The copy.
@@ -843,8 +980,11 @@ class _Copy:
         self.configs = {place.key: _placed(self.made[place.key], place) for place in places}
         self.clones = {}  # from the id of a layer to its copy, without weights
         self.copies = {}  # the same, and of the layers in these, with weights
-        everything = [*_beneath(model), *self.made.values()]
-        custom = {type(x).__name__: type(x) for x in everything if _is_foreign(x)}
+        everything = [x for top in (model, *self.made.values()) for x in _beneath(top)]
+        custom = {_class_key(type(x)): type(x) for x in everything if _is_foreign(x)}
+        # By name only what one class has: a config may name layers that cannot be found in it.
+        names = Counter(cls.__name__ for cls in custom.values())
+        custom |= {c.__name__: c for c in custom.values() if names[c.__name__] == 1}
         with (
             keras.saving.custom_object_scope(custom),
             warnings.catch_warnings(),
@@ -863,8 +1003,12 @@ class _Copy:
         if isinstance(model, keras.Function):
             # Else an input without a name would get another one than it has.
             inputs = keras.tree.map_structure(_input, model.input)
-            return keras.models.clone_model(model, inputs, clone_function=self._layer)
-        return keras.models.clone_model(model, clone_function=self._layer)
+            copy = keras.models.clone_model(model, inputs, clone_function=self._layer)
+            arguments = {"inputs": copy.input, "outputs": copy.output}
+        else:
+            copy = keras.models.clone_model(model, clone_function=self._layer)
+            arguments = {"layers": list(copy._layers)}  # with its Input
+        return _as_class(copy, model, arguments) if _is_foreign(model) else copy
 
     def _layer(self, layer):
         """The copy of a layer or an operation, once for each."""
@@ -911,7 +1055,7 @@ class _Copy:
         # Without `build_config`: built where it is called, its weights have the paths they had.
         left_out = ("build_config", "compile_config")
         kept = {key: value for key, value in serialized.items() if key not in left_out}
-        return {**kept, "config": config}
+        return {**kept, **_registered(layer), "config": config}
 
     def _edited_inside(self, value, by_name):
         if isinstance(value, dict):
@@ -973,16 +1117,45 @@ class _Copy:
     def _start(self, places):
         """Flags and parameters of the new activations: as they were made, frozen in the frozen."""
         for place in places:
-            layer, made = self.at(place), self.made[place.key]
-            if not isinstance(layer, keras.layers.Layer):
-                continue
-            layer.trainable = made.trainable and getattr(place.layer, "trainable", True)
-            _give_variables(made, layer)
+            made = self.made[place.key]
+            for layer in self.all_at(place):
+                if isinstance(layer, keras.layers.Layer):
+                    layer.trainable = made.trainable and getattr(place.layer, "trainable", True)
+                    _give_variables(made, layer)
 
     def at(self, place):
         """What the copy has at a place."""
         copy = self.copies[id(place.layer)]
-        return getattr(copy, place.argument) if place.argument else copy
+        if not place.argument:
+            return copy
+        activation = _argument(copy, place.argument)
+        if activation is not None or place.key not in self.configs:
+            return activation
+        return self.all_at(place)[0]
+
+    def all_at(self, place):
+        """The same, and whatever else a layer has made from this argument.
+
+        A layer may keep the argument as its config has it, and give it to layers inside.
+        """
+        copy = self.copies[id(place.layer)]
+        if not place.argument:
+            return [copy]
+        name = _name_at(place)
+        found = [
+            x for x in _beneath(copy) if x.name == name and type(x) is type(self.made[place.key])
+        ]
+        activation = _argument(copy, place.argument)
+        if activation is not None and not any(x is activation for x in found):
+            found.insert(0, activation)
+        if not found:
+            raise ValueError(
+                f"The activation of {place.path!r} cannot be replaced: a "
+                f"{type(place.layer).__name__} made from its config has the new one neither as "
+                f"`{place.argument}` nor in a layer inside. Keep it there as "
+                "`keras.activations.get` returns it."
+            )
+        return found
 
     def left(self, hidden, elsewhere):
         """Of the hidden places those that are what they were, but for what is told elsewhere.
@@ -1006,16 +1179,43 @@ class _Copy:
             place.text,
             describe(old),
             describe(_standing(layer) or layer),
-            _trainable(layer) - _trainable(old),
+            sum(map(_trainable, self.all_at(place))) - _trainable(old),
             note,
         )
 
-    def finished(self, rows, inputs=None, batch_size=32):
-        differences = (None, None)
+    def finished(self, rows, inputs=None, batch_size=32, advice=""):
+        differences = (None, None, None)
         if inputs is not None:
             differences = _differences(self.given, self.model, inputs, batch_size)
-        self.model.conversion_report = Report(rows, differences)
+        self.model.conversion_report = Report(rows, differences, advice)
         return self.model
+
+
+def _as_class(copy, model, arguments):
+    """A copy of a model with the class of the model, if that matters, by Keras' own arguments."""
+    cls = type(model)
+    among = {id(child) for child in _children(model).values()}
+    beside = [x.name for x in model._layers if x.weights and id(x) not in among]
+    parameters = inspect.signature(cls.__init__).parameters
+    taken = {"self", "name", "trainable", "args", "kwargs", *arguments}
+    taken |= {key for key, value in parameters.items() if value.kind is value.VAR_KEYWORD}
+    if not beside and set(arguments) <= set(parameters) <= taken:
+        with_name = {"name": model.name} if {"name", *parameters} - set(arguments) else {}
+        return cls(**arguments, **with_name)
+    own = [key for key in COMPUTES if getattr(cls, key) is not getattr(type(copy), key)]
+    own += [f"the layer {name}" for name in beside]
+    own += [
+        weight.name for weight in (*model._trainable_variables, *model._non_trainable_variables)
+    ]
+    if not own:
+        return copy
+    raise ValueError(
+        f"The {cls.__name__} {model.name!r} cannot be made anew. It has its own {', '.join(own)}; "
+        f"a copy needs an `__init__` that takes what Keras' does, {', '.join(arguments)} and name, "
+        "and nothing else, and makes no layers of its own. "
+        f"Received: __init__({', '.join(list(parameters)[1:])}). Write it so, or build the model "
+        "with learnable activations in the first place."
+    )
 
 
 def _input(tensor):
@@ -1034,10 +1234,19 @@ class _Run(keras.Operation):
 def _give_variables(old, new):
     store = {}
     old.save_own_variables(store)
-    if store:
-        # Copies: on JAX a variable that is assigned another one has the same array, and whoever is
-        # trained first gives it away.
-        new.load_own_variables({k: np.array(ops.convert_to_numpy(v)) for k, v in store.items()})
+    if not store:
+        return
+    # Copies: on JAX a variable that is assigned another one has the same array, and whoever is
+    # trained first gives it away.
+    store = {k: np.array(ops.convert_to_numpy(v)) for k, v in store.items()}
+    try:
+        new.load_own_variables(store)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The weights of the {type(old).__name__} {old.name!r} cannot be kept: made anew from "
+            f"its config it does not have the same ones. Make them in `__init__` or `build`, from "
+            f"what `get_config` returns. Received: {error}"
+        ) from error
 
 
 def _beneath(layer, seen=None):
@@ -1055,14 +1264,26 @@ def _placed(made, place):
         return keras.activations.serialize(made.activation)
     serialized = keras.saving.serialize_keras_object(made)
     config = dict(serialized["config"])
-    config["name"] = place.layer.name
-    if place.argument:
-        config["name"] += f"_{place.argument}"
+    config["name"] = _name_at(place)
     policy = getattr(place.layer, "dtype_policy", None)
     if policy is not None and made.dtype_policy == keras.config.dtype_policy():
         config["dtype"] = keras.dtype_policies.serialize(policy)
     kept = {key: serialized[key] for key in ("module", "class_name", "registered_name")}
-    return {**kept, "config": config}
+    return {**kept, **_registered(made), "config": config}
+
+
+def _name_at(place):
+    """The name of the new activation."""
+    return place.layer.name + (f"_{place.argument}" if place.argument else "")
+
+
+def _class_key(cls):
+    return f"{cls.__qualname__} {id(cls)}"
+
+
+def _registered(layer):
+    """By what a class is found while a model is copied: two classes may have one name."""
+    return {"registered_name": _class_key(type(layer))} if _is_foreign(layer) else {}
 
 
 def _deserialized(serialized, layer):
@@ -1090,19 +1311,46 @@ def _trainable(call):
 
 
 def _differences(old, new, inputs, batch_size):
-    largest, total, count = 0.0, 0.0, 0
-    size = len(keras.tree.flatten(inputs)[0])
-    for start in range(0, size, batch_size):
+    """|new - old|, the largest and the mean; and the mean over the deviation, see `Report`."""
+    spreads = {}
+    for start in range(0, len(keras.tree.flatten(inputs)[0]), batch_size):
         batch = keras.tree.map_structure(lambda x, s=start: x[s : s + batch_size], inputs)
         outputs = [keras.tree.flatten(model(batch, training=False)) for model in (old, new)]
-        for before, after in zip(*outputs, strict=True):
-            change = np.abs(
-                np.asarray(ops.convert_to_numpy(after), "float64")
-                - np.asarray(ops.convert_to_numpy(before), "float64")
-            )
-            largest, total, count = (
-                max(largest, float(change.max())),
-                total + float(change.sum()),
-                count + change.size,
-            )
-    return largest, total / count
+        for index, pair in enumerate(zip(*outputs, strict=True)):
+            before, after = (np.asarray(ops.convert_to_numpy(y), "float64") for y in pair)
+            with np.errstate(invalid="ignore"):  # inf - inf
+                spreads.setdefault(index, _Spread(before[0])).add(before, np.abs(after - before))
+    spreads = spreads.values()
+    largest = max(spread.largest for spread in spreads)
+    if not all(np.isfinite(spread.largest) for spread in spreads):
+        return float("nan"), float("nan"), None
+    mean = sum(spread.total for spread in spreads) / sum(spread.size for spread in spreads)
+    relative = [spread.total / spread.size / d for spread in spreads if (d := spread.deviation())]
+    return float(largest), float(mean), max(relative, default=None)
+
+
+class _Spread:
+    """Changes of one output, and its standard deviation from sample to sample.
+
+    Args:
+        origin: an output near the mean, for the sum of squares to be exact.
+    """
+
+    def __init__(self, origin):
+        self.origin = origin
+        self.largest, self.total, self.size, self.samples = 0.0, 0.0, 0, 0
+        self.sum, self.squares = np.zeros_like(origin), np.zeros_like(origin)
+
+    def add(self, before, change):
+        self.largest = np.maximum(self.largest, change.max())  # nan stays
+        self.total += float(change.sum())
+        self.size += change.size
+        self.samples += len(before)
+        self.sum += np.sum(before - self.origin, axis=0)
+        self.squares += np.sum((before - self.origin) ** 2, axis=0)
+
+    def deviation(self):
+        """Its mean; 0 if it is that of float32's rounding."""
+        variance = self.squares / self.samples - (self.sum / self.samples) ** 2
+        deviation = float(np.mean(np.sqrt(np.maximum(variance, 0.0))))
+        return deviation if deviation > 1e-6 * np.max(np.abs(self.origin)) else 0.0

@@ -8,7 +8,6 @@ one around the two methods that all exports go through.
 
 import contextlib
 import functools
-import inspect
 import os
 import tempfile
 from pathlib import Path
@@ -59,9 +58,15 @@ def export_saved_model(model, path, *, overwrite=False, input_signature=None, ve
             written, format="tf_saved_model", input_signature=input_signature, verbose=verbose
         )
         _assert_plain(model, written)
+        old = Path(beside, "old")
         if path.exists():
-            os.rename(path, Path(beside, "old"))
-        os.rename(written, path)
+            os.rename(path, old)
+        try:
+            os.rename(written, path)
+        except BaseException:
+            if old.exists():
+                os.rename(old, path)
+            raise
 
 
 def _assert_can_be_exported(model):
@@ -97,7 +102,7 @@ def _free_path(path, overwrite):
             "export_saved_model: `path` must be on a local disk, where a folder can be renamed. "
             f"Received: path={path!r}. Use model.export(path)."
         )
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link goes on to lead there
     old = (path / FILE).is_file()
     if path.exists() and not (path.is_dir() and (old and overwrite or not any(path.iterdir()))):
         way_out = "Use overwrite=True, or another path." if old else "Use another path."
@@ -146,14 +151,11 @@ def _assert_traced_without_kernels(function):
 def _at_inference(function):
     """The same; a model that is called as it is, as `model.export` does, with `training=False`.
 
-    Without that Keras' layers for augmentation augment, and an RPAU behind one of them draws noise.
+    Keras takes that of layers whose `call` has no such argument too, and tells those inside.
+    Without it Keras' layers for augmentation augment, and an RPAU behind one of them draws noise.
     """
     layer = getattr(function, "__self__", None)
-    if (
-        isinstance(layer, keras.layers.Layer)
-        and function.__name__ == "__call__"
-        and "training" in inspect.signature(layer.call).parameters
-    ):
+    if isinstance(layer, keras.layers.Layer) and function.__name__ == "__call__":
         return functools.wraps(function)(functools.partial(function, training=False))
     return function
 

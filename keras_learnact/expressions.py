@@ -286,10 +286,15 @@ def check_c(name, dtype):
         not isinstance(name, str)
         or not name.isidentifier()
         or not name.isascii()
+        or name.startswith("_")
         or name in _C_WORDS
+        or name.rstrip("fl") in _C_FUNCTIONS
+        or name in _C_FUNCTIONS
+        or name.isupper()  # a macro may have that name
     ):
         raise ValueError(
-            f'to_c: `name` must be a C identifier. Received: name={name!r}. Give one: to_c("f")'
+            "to_c: `name` must be a C identifier that <math.h> leaves free. "
+            f'Received: name={name!r}. Give another: to_c("f")'
         )
     if dtype not in _C_TYPES:
         raise ValueError(f'to_c: `dtype` must be "float32" or "float64". Received: dtype={dtype!r}')
@@ -387,6 +392,17 @@ _C_WORDS = set(
     "auto break case char const continue default do double else enum extern float for goto if "
     "inline int long register restrict return short signed sizeof static struct switch typedef "
     "union unsigned void volatile while main".split()
+)
+
+
+# Of <math.h>, C99 and POSIX; most are there with f and l at their end too.
+_C_FUNCTIONS = set(
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh drem erf erfc exp exp10 "
+    "exp2 expm1 fabs fdim finite floor fma fmax fmin fmod fpclassify frexp gamma hypot ilogb "
+    "isfinite isgreater isgreaterequal isinf isless islessequal islessgreater isnan isnormal "
+    "isunordered j0 j1 jn ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf "
+    "nan nearbyint nextafter nexttoward pow pow10 remainder remquo rint round scalb scalbln "
+    "scalbn signbit signgam significand sin sincos sinh sqrt tan tanh tgamma trunc y0 y1 yn".split()
 )
 
 

@@ -97,7 +97,7 @@ def record_inputs(model: keras.layers.Layer, x, function, batch_size: int = 256)
         for layer in layers:
             # In the instance's own namespace, where Keras finds it before the method of the
             # class, and not through `__setattr__`, which locks and tracks what is set.
-            vars(layer)["call"] = _recording(layer, function)
+            vars(layer)["call"] = recording(layer, function)
         for start in range(0, len(keras.tree.flatten(x)[0]), batch_size):
             batch = keras.tree.map_structure(
                 lambda array, start=start: ops.convert_to_tensor(array[start : start + batch_size]),
@@ -111,7 +111,11 @@ def record_inputs(model: keras.layers.Layer, x, function, batch_size: int = 256)
                 vars(layer)["call"] = before
 
 
-def _recording(layer, function):
+def recording(layer, function):
+    """What calls `layer.call`, and before it `function(layer, inputs)` with a NumPy array.
+
+    Inputs without numbers, as inside a traced loop, are not shown.
+    """
     call = layer.call
 
     @functools.wraps(call)

@@ -131,17 +131,47 @@ class Nested(keras.layers.Layer):
         return self.outer(x)
 
 
+class Subclassed(keras.Model):
+    """Its `call` knows nothing of training."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.inside = keras.Sequential(layers)
+
+    def call(self, x):
+        return self.inside(x)
+
+
 @pytest.mark.tensorflow
-def test_neither_augmentation_nor_noise_is_exported(tmp_path):
+@pytest.mark.parametrize("make", [keras.Sequential, Subclassed])
+def test_neither_augmentation_nor_noise_is_exported(tmp_path, make):
     # Keras' augmentation says "training" to all that follows it, where nobody says otherwise.
-    layers = [keras.layers.RandomFlip(), keras.layers.Flatten(), kla.RPAU(noise=0.5)]
-    model = keras.Sequential([keras.Input((4, 4, 1)), *layers])
+    model = make([keras.layers.RandomFlip(), keras.layers.Flatten(), kla.RPAU(noise=0.5)])
     x = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype("float32")
+    expected = ops.convert_to_numpy(model(x, training=False))
     model.export(tmp_path / "model", verbose=False)
     import tensorflow as tf
 
     served = tf.saved_model.load(tmp_path / "model")
-    np.testing.assert_allclose(served.serve(x), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(served.serve(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.tensorflow
+def test_the_older_model_stays_where_the_new_one_cannot_be_put(model, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    export_saved_model(model, path)
+    rename = os.rename
+
+    def refuse(old, new):
+        if str(old).endswith("new"):
+            raise OSError("no")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="no"):
+        export_saved_model(model, path, overwrite=True)
+    assert (path / "saved_model.pb").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.tensorflow

@@ -95,6 +95,19 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     a float64 policy), whatever the compute dtype.
     """
 
+    def __init_subclass__(cls, **kwargs):
+        """A kernel or an expression of an older `function` than the class has is not its own."""
+        super().__init_subclass__(**kwargs)
+
+        def age(name):
+            """In which of the classes it stands, from the newest."""
+            return next(i for i, c in enumerate(cls.__mro__) if name in vars(c))
+
+        if age("kernel") > min(age("function"), age("training_function")):
+            cls.kernel = LearnableActivation.kernel
+        if age("expression") > age("function"):
+            cls.expression = LearnableActivation.expression
+
     def __init__(self, *, sharing="layer", axis=-1, **kwargs):
         super().__init__(**kwargs)
         name = type(self).__name__
@@ -141,6 +154,8 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     def kernel(self, training):
         """How the compiled kernel of `function` (of `training_function`) is called.
 
+        A class that has a `function` or a `training_function` of its own inherits none.
+
         Returns:
             A `kernels.Call`, or a string that says why there is no kernel.
         """
@@ -152,6 +167,12 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         Sums, products, integer powers, exp, sin, cos, tanh, erf, log, sqrt, Abs, Max, Min, and
         Piecewise with conditions linear in x; no floating-point numbers. The layer's guards
         (bounds on values or on time) are part of it.
+
+        Bounds take the operations of the expression for those of `function`, and ask each how it
+        rounds: write what `function` computes. SymPy makes x of (x + 1) - 1, and x² of x³ / x; where
+        `function` does compute these, `sympy.Add(x + 1, -1, evaluate=False)` keeps them.
+
+        A class that has a `function` of its own inherits no expression.
 
         Args:
             x: a real SymPy symbol.
@@ -174,6 +195,19 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
             **parameters: for each parameter a NumPy array of shape `[count]`.
         """
         raise NotImplementedError
+
+    def why_no_bounds(self):
+        """Why it is not known how far what a call returns is from the expression, or ""."""
+        kind, known = type(self), LearnableActivation
+        own = [
+            name for name in ("call", "__call__") if getattr(kind, name) is not getattr(known, name)
+        ]
+        return (
+            f"it has a `{own[0]}` of its own, of which the expression says nothing. Write what it "
+            "computes as `function` and `expression`."
+            if own
+            else ""
+        )
 
     # What every activation gives.
 
@@ -353,20 +387,25 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     def range(self, lo, hi):
         """Certain bounds of what the layer returns between two numbers.
 
-        They hold for every number x of the layer's dtype with lo <= x <= hi, at inference, by the
-        formula and by the kernel, with all their rounding. Where the function is rational or
-        piecewise linear they are its exact least and greatest value but for that rounding;
-        elsewhere certified interval arithmetic encloses both.
+        They hold for every finite number x of the layer's dtype with lo <= x <= hi, at inference,
+        by the formula and by the kernel, with all their rounding; for this package's activations
+        also at ±inf. Where the function is rational or piecewise linear they are its exact least
+        and greatest value but for that rounding; elsewhere certified interval arithmetic encloses
+        both. What is certain is the exact function; how far the layer's rounding goes from it is a
+        model, a few units in the last place for every operation, which the tests try to refute
+        (see `keras_learnact.bounds`).
 
         Args:
             lo, hi: numbers or arrays that broadcast; lo <= hi, and ±inf may stand among them.
 
         Returns:
             `(least, greatest)`: NumPy float64 arrays `[groups, *shape of lo and hi]`. ±inf where
-            the function grows without bound, overflows, or may have a pole.
+            the function grows without bound, overflows, or may have a pole; of a class outside
+            of this package, the layer may also return nan there.
 
         Raises:
-            ValueError: the layer has no parameters yet, or some are not finite; lo > hi, or nan.
+            ValueError: the layer has no parameters yet, or some are not finite; lo > hi, or nan; a
+                layer with a `call` of its own; a `Mixture` of functions that are not Keras'.
             ImportError: SymPy or python-flint is not installed.
 
         Example:

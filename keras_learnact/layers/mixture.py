@@ -62,6 +62,7 @@ class Mixture(LearnableActivation):
     Args:
         activations: element-wise functions, each the name of a Keras activation, a callable (one
             that Keras can serialize, if the layer is to be saved), or a layer without weights.
+            `range`, `interval` and `keras_learnact.verify` need functions of Keras.
         initial: the weights at the start: one number for each activation, or a Keras initializer.
             None: all 1 / number of activations.
         sharing: see `LearnableActivation`.
@@ -140,6 +141,20 @@ class Mixture(LearnableActivation):
                 term = expressions.clip(term, -largest, largest)
             terms.append(number * term)
         return sp.Add(*terms)
+
+    def why_no_bounds(self):
+        own = [
+            _name(activation)
+            for activation, function in zip(self.activations, self._functions, strict=True)
+            if expressions.keras_name(function) is None
+        ]
+        return super().why_no_bounds() or (
+            f"its expression of {', '.join(own)} is what SymPy makes of it, which may round less: x "
+            "for (x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation "
+            "with an `expression` of its own."
+            if own
+            else ""
+        )
 
     def text(self, w):
         names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]
