@@ -21,7 +21,10 @@ Why the bounds are certain:
    it adds up how far a computed value can be from the exact one if every operation errs by a few
    units in the last place, exp and its like by more. Sums count with the magnitudes of their terms,
    which covers Horner's rule and every other order of summation. This is a model: it says what
-   kernels and formulas keep, and the tests try to refute it. Since an expression's constants may be
+   kernels and formulas keep, and the tests try to refute it. This package's activations are scaled
+   so that nothing overflows or underflows on the way to a value; of other classes the operations
+   are taken to be done as they stand, in whatever order, and where that may overflow nothing is
+   certain. Since an expression's constants may be
    computed from several parameters (1 / c, √(b² - 4ac), t - a t), the effect of a change of every
    parameter by `_PARAMETER` units is added (`conditioning`), which is measured at three places of a
    cell and doubled.
@@ -84,6 +87,7 @@ class Extremum(NamedTuple):
 
 def value_range(layer, lo, hi):
     """See `LearnableActivation.range`."""
+    _check_rounding(layer, "range(lo, hi)")
     lo, hi = _ends(layer, "range", lo, hi)
     return _each_group(layer, "range(lo, hi)", lo, hi, Shape.range)
 
@@ -109,6 +113,7 @@ def extrema(layer, lo, hi):
 
 def interval(layer, low, high):
     """See `LearnableActivation.interval`."""
+    _check_rounding(layer, "interval(low, high)")
     return _each_element(layer, "interval", low, high, Shape.range)
 
 
@@ -122,11 +127,28 @@ def rounding_error(layer, low, high):
 
     The arrays have the layer's input shape, as for `LearnableActivation.interval`.
     """
+    _check_rounding(layer, "rounding_error(low, high)")
     return _each_element(layer, "rounding_error", low, high, Shape.errors)[1]
 
 
 def _name(layer):
     return f"{type(layer).__name__} {layer.name!r}"
+
+
+def _check_rounding(layer, what):
+    why = layer.why_no_bounds()
+    if why:
+        raise ValueError(f"{_name(layer)}: {what} is not known: {why}")
+
+
+def _is_scaled(layer):
+    """Whether nothing overflows or underflows on the way to a value of `function`.
+
+    This package's formulas keep that, which the contract test asks of each; of others it is not
+    known.
+    """
+    written_in = next(c for c in type(layer).__mro__ if "function" in vars(c)).__module__
+    return written_in.startswith(f"{__package__}.")
 
 
 def _ends(layer, what, lo, hi):
@@ -208,7 +230,7 @@ def _shape(layer, group, what):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
                 changed.append(tree(layer.expression(x, **{**values, name: moved})))
-    return Shape(root, changed, layer.compute_dtype, layer._math_dtype)
+    return Shape(root, changed, layer.compute_dtype, layer._math_dtype, _is_scaled(layer))
 
 
 # Rational parts, exactly.
@@ -503,13 +525,15 @@ class Shape:
         changed: f with each of its parameters changed by `_PARAMETER` units.
         dtype: the layer's compute dtype.
         math_dtype: the dtype of the layer's arithmetic.
+        scaled: see `_is_scaled`.
     """
 
-    def __init__(self, root, changed, dtype, math_dtype):
+    def __init__(self, root, changed, dtype, math_dtype, scaled):
         digits, _, normal, self.largest = _FORMATS[math_dtype]
         self.dtype = dtype
         self.math_dtype = math_dtype
         self.changed = changed
+        self.scaled = scaled
         self.unit = 2.0**-digits
         self.tiny = 2.0**normal
         self.ends, pieces = _pieces(root)
@@ -546,7 +570,9 @@ class Shape:
         """
         x = Interval(left.astype(WIDE), right.astype(WIDE))
         with np.errstate(all="ignore"):
-            computed, error = rounding(self.nodes[piece], x, self.unit, self.largest, self.tiny)
+            computed, error = rounding(
+                self.nodes[piece], x, self.unit, self.largest, self.tiny, self.scaled
+            )
             error = np.broadcast_to(error, left.shape).astype(WIDE)
             fraction = self.fractions[piece]
             error = error + fraction.error(left, right) if fraction else error

@@ -363,8 +363,9 @@ class ActivationHistory(keras.callbacks.Callback):
     def _begin(self, configs, moment):
         """Starts a history, or goes on with that of the file."""
         self._history = found = history.History([], configs=configs)
-        if self.path.exists():
-            self._history = found = history.History.load(self.path)
+        old = history.History.load(self.path) if self.path.exists() else found
+        if old.moments:
+            self._history = found = old
             kinds = _kinds(found.configs, found.moments[0]), _kinds(configs, moment)
             if kinds[0] != kinds[1]:
                 raise ValueError(

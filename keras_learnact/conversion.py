@@ -181,8 +181,9 @@ def convert(
     layers, your own ones), also inside wrappers and submodels; and `keras.ops.relu(x)` or
     `keras.activations.relu(x)` between the layers of a functional model.
 
-    A subclass of `Sequential` or of a functional model is made anew by `layers` or by `inputs` and
-    `outputs`; one that takes other arguments becomes plain, if it has no own call, steps or weights.
+    A subclass of `Sequential` or of a functional model is made anew from `layers`, or `inputs` and
+    `outputs`. One that takes other arguments becomes plain if it has no call, steps or weights of
+    its own; else it is refused.
 
     All other weights, all names and the `trainable` flags are kept; what is put into a frozen
     layer is frozen. A layer that is used several times gets one activation, used as often.
@@ -1192,29 +1193,29 @@ class _Copy:
 
 
 def _as_class(copy, model, arguments):
-    """A copy of a model with the class of the model, if that matters, by Keras' own arguments."""
+    """A copy of a model by Keras' class, as the model's own class, if that matters."""
     cls = type(model)
     among = {id(child) for child in _children(model).values()}
     beside = [x.name for x in model._layers if x.weights and id(x) not in among]
-    parameters = inspect.signature(cls.__init__).parameters
-    taken = {"self", "name", "trainable", "args", "kwargs", *arguments}
-    taken |= {key for key, value in parameters.items() if value.kind is value.VAR_KEYWORD}
-    if not beside and set(arguments) <= set(parameters) <= taken:
-        with_name = {"name": model.name} if {"name", *parameters} - set(arguments) else {}
-        return cls(**arguments, **with_name)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    names = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    passed_on = not names and len(parameters) == 2  # (*args, **kwargs)
+    as_of_keras = names <= {*arguments, "name", "trainable"} and names >= set(arguments)
+    if not beside and (passed_on or as_of_keras):
+        new = cls(**arguments)
+        new.name = model.name
+        return new
     own = [key for key in COMPUTES if getattr(cls, key) is not getattr(type(copy), key)]
-    own += [f"the layer {name}" for name in beside]
-    own += [
-        weight.name for weight in (*model._trainable_variables, *model._non_trainable_variables)
-    ]
+    variables = {}
+    model.save_own_variables(variables)
+    own += [f"layer {name!r}" for name in beside] + ["weights"] * bool(variables)
     if not own:
         return copy
     raise ValueError(
-        f"The {cls.__name__} {model.name!r} cannot be made anew. It has its own {', '.join(own)}; "
-        f"a copy needs an `__init__` that takes what Keras' does, {', '.join(arguments)} and name, "
-        "and nothing else, and makes no layers of its own. "
-        f"Received: __init__({', '.join(list(parameters)[1:])}). Write it so, or build the model "
-        "with learnable activations in the first place."
+        f"The {cls.__name__} {model.name!r} cannot be made anew with its own {', '.join(own)}. "
+        f"Give it an `__init__` that takes {', '.join(arguments)} and name, as Keras' class does, "
+        "nothing else, and that adds no layers; or build the model with learnable activations in "
+        f"the first place. Received: __init__({', '.join(map(str, parameters))})"
     )
 
 

@@ -544,38 +544,55 @@ def _chosen(yes, no, u, v):
 # Rounding.
 
 
-def rounding(root, x, unit, largest, tiny):
+def rounding(root, x, unit, largest, tiny, scaled):
     """What the layer may return for all x of each interval, and how far from the exact value.
 
     Of every subexpression three things are followed: the exact values, the computed values, and
     the largest distance between the two at one x, which the former two also bound.
+
+    Args:
+        root: the expression's `Node`.
+        x: `Interval` of arrays.
+        unit, largest, tiny: of the dtype, half a unit in the last place of 1, the largest number,
+            and the smallest normal one.
+        scaled: whether sums, products and powers neither overflow nor underflow on the way. If
+            not, a term, a factor or a divisor may do so, in whatever order it is taken; where
+            ∞ - ∞ or 0 · ∞ may come of it, the result is not known.
     """
     memo = {}
+    unknown = np.zeros(np.shape(x.low), bool)  # where the layer may return nan
 
     def follow(node):
         key = id(node)
         if key not in memo:
-            value, computed, error = make(node)
-            error = np.minimum(
-                number_or(error, np.inf),
-                number_or(np.maximum(computed.high - value.low, value.high - computed.low), np.inf),
-            )
-            memo[key] = value, computed, error
+            memo[key] = checked(*make(node))
         return memo[key]
+
+    def checked(value, computed, error):
+        if not scaled:
+            computed = overflowing(computed)
+            error = np.where(np.isinf(computed.size), np.inf, error)
+        error = np.minimum(
+            number_or(error, np.inf),
+            number_or(np.maximum(computed.high - value.low, value.high - computed.low), np.inf),
+        )
+        return value, computed, error
 
     rational = {}
 
     def is_rational(node):
         """Whether layers scale what it consists of, so that only coefficients underflow."""
+        if not scaled:
+            return False
         key = id(node)
         if key not in rational:
-            scaled = node.op in ("number", "x", "add", "multiply", "power")
-            rational[key] = scaled and all(map(is_rational, node.args))
+            arithmetic = node.op in ("number", "x", "add", "multiply", "power")
+            rational[key] = arithmetic and all(map(is_rational, node.args))
         return rational[key]
 
-    def rounded(interval, units, scaled=False):
-        if scaled:  # a product may underflow, an inverse may not
-            new = Interval.outward(interval.low, interval.high, units * unit, scaled)
+    def rounded(interval, units, lost=False):
+        if lost:  # a product may underflow, an inverse may not
+            new = Interval.outward(interval.low, interval.high, units * unit, lost)
             none = tiny * 2.0**-30
             low, high = np.minimum(interval.low, 0), np.maximum(interval.high, 0)
             return Interval(
@@ -596,6 +613,23 @@ def rounding(root, x, unit, largest, tiny):
             np.where(interval.high > largest, np.inf, interval.high),
         )
 
+    def product_as_it_stands(args, computed, product, error):
+        """A computed product whose factors are taken in any order, and its error."""
+        nonlocal unknown
+        above, below = _partial_products(computed)
+        over = ~(above <= largest)
+        unknown = unknown | (over & (below <= tiny))
+        divisors = [follow(arg.args[0])[1].power(-arg.value) for arg in args if _divides(arg)]
+        if len(divisors) > 1:  # they may be multiplied first
+            most, least = _partial_products(divisors)
+            unknown = unknown | ~(most <= largest) | (least < tiny)
+        # What underflows on the way is multiplied by the other factors.
+        lost = (len(args) - 2) * tiny * above
+        low, high = product.low - lost, product.high + lost
+        low = np.where(product.low < 0, np.where(over, -np.inf, low), np.maximum(low, 0))
+        high = np.where(product.high > 0, np.where(over, np.inf, high), np.minimum(high, 0))
+        return Interval(low, high), error + lost
+
     def larger(u, v, larger):
         """The larger, or the smaller, of two; its error is that of both only where it may be."""
         value, computed = (_larger([u[k]], [v[k]], larger)[0] for k in range(2))
@@ -609,6 +643,7 @@ def rounding(root, x, unit, largest, tiny):
         return value, computed, error
 
     def make(node):
+        nonlocal unknown
         op = node.op
         if op == "number":
             v = WIDE(node.value)
@@ -628,7 +663,7 @@ def rounding(root, x, unit, largest, tiny):
                 error = np.where(yes, part[2], np.where(no, error, either))
             return value, computed, error
         # Layers multiply by an inverse last.
-        args = sorted(node.args, key=lambda arg: arg.op == "power" and arg.value < 0)
+        args = sorted(node.args, key=_divides)
         values, computed, errors = zip(*map(follow, args), strict=True)
         if op in ("max", "min"):
             return functools.reduce(
@@ -648,6 +683,14 @@ def rounding(root, x, unit, largest, tiny):
                 np.where(positive, np.maximum(low, 0), low),
                 np.where(negative, np.minimum(high, 0), high),
             )
+            if not scaled:
+                whole, error = rounded(whole, 0), error + tiny
+                over = ~(total <= largest)
+                unknown = unknown | (over & ~(positive | negative))  # ∞ - ∞, in some order
+                whole = Interval(
+                    np.where(over & ~positive, -np.inf, whole.low),
+                    np.where(over & ~negative, np.inf, whole.high),
+                )
             return functools.reduce(operator.add, values), whole, error
         if op == "multiply":
             value, other, error = values[0], computed[0], errors[0]
@@ -660,10 +703,15 @@ def rounding(root, x, unit, largest, tiny):
                 )
                 lost = is_rational(node) and tiny
                 value, other = value * v, rounded(product, _ARITHMETIC, lost)
+            if not scaled:
+                other, error = product_as_it_stands(args, computed, other, error)
             return value, other, error + tiny
         value, inside, error = values[0], computed[0], errors[0]
         if op == "power":
             n = node.value
+            if n < -1 and not scaled:  # the inverse of what may overflow
+                value, inside, error = checked(*make(Node("power", node.args, -n)))
+                n = -1
             exact = value.power(n)
             # The smallest number there is stands for nothing.
             lost = tiny if n > 0 else np.finfo(WIDE).tiny
@@ -674,6 +722,10 @@ def rounding(root, x, unit, largest, tiny):
             error = abs(n) * error * slope + _ARITHMETIC * abs(n) * unit * result.size
             return exact, result, error + (lost if is_rational(node) else tiny)
         inside = overflowing(inside)  # a square under a root, say
+        if not scaled:
+            defined_from = {"sqrt": 0, "log": 0, "log1p": -1}.get(op, -np.inf)
+            unknown = unknown | (inside.low < defined_from)
+            unknown = unknown | (np.isinf(inside.size) & (op in ("sin", "cos")))
         exact, result = _value(op, value), rounded(_value(op, inside), _FUNCTION)
         slope = _taylor(op, value.joined(inside), 1)[1]
         units = _FUNCTION * unit * result.size
@@ -694,4 +746,19 @@ def rounding(root, x, unit, largest, tiny):
     _, computed, error = follow(root)
     if is_rational(root) and root.op != "x":
         return rounded(computed, 0), error + tiny
-    return computed, error
+    computed = Interval(
+        np.where(unknown, -np.inf, computed.low), np.where(unknown, np.inf, computed.high)
+    )
+    return computed, np.where(unknown, np.inf, error)
+
+
+def _divides(node):
+    return node.op == "power" and node.value < 0
+
+
+def _partial_products(factors):
+    """The largest and the least magnitude that a product of some of them may have; 1 is of none."""
+    return (
+        functools.reduce(operator.mul, [np.maximum(f.size, 1) for f in factors]),
+        functools.reduce(operator.mul, [np.minimum(f.least_size, 1) for f in factors]),
+    )
