@@ -142,10 +142,10 @@ def _check_rounding(layer, what):
 
 
 def _is_scaled(layer):
-    """Whether nothing overflows or underflows on the way to a value of `function`.
+    """Whether `function` takes care that nothing is lost on the way to its value.
 
-    This package's formulas keep that, which the contract test asks of each; of others it is not
-    known.
+    This package's formulas do: nothing overflows or underflows, which the contract test asks of
+    each, and log(1 + u) keeps the digits of u. Of others it is not known.
     """
     written_in = next(c for c in type(layer).__mro__ if "function" in vars(c)).__module__
     return written_in.startswith(f"{__package__}.")
@@ -219,8 +219,11 @@ def _shape(layer, group, what):
         name: list(map(expressions.exact, value))
         for name, value in layer._values_of_group(what, group).items()
     }
-    x = expressions.symbol("x")
-    root = tree(layer.expression(x, **values))
+    x, scaled = expressions.symbol("x"), _is_scaled(layer)
+
+    def node(values):
+        return tree(layer.expression(x, **values), log1p=scaled)
+
     # The same function with one parameter larger by as much as rounding on the way may do.
     digits, *_ = _FORMATS[layer._math_dtype]
     h = sp.Rational(_PARAMETER, 2**digits)
@@ -229,8 +232,8 @@ def _shape(layer, group, what):
         for i, number in enumerate(numbers):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
-                changed.append(tree(layer.expression(x, **{**values, name: moved})))
-    return Shape(root, changed, layer.compute_dtype, layer._math_dtype, _is_scaled(layer))
+                changed.append(node({**values, name: moved}))
+    return Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
 
 
 # Rational parts, exactly.

@@ -124,7 +124,70 @@ class SReLUThresholds(keras.callbacks.Callback):
         layer.t_right.assign(np.where(np.isfinite(new), new, old["t_right"]))
 
 
-class ActivationBoard(keras.callbacks.Callback):
+class MetricsBoard(keras.callbacks.Callback):
+    """Writes for TensorBoard what Keras' own `TensorBoard` callback writes, without TensorFlow.
+
+    Losses, metrics and the learning rate of every epoch, as `epoch_loss`, `epoch_accuracy` and so
+    on: those of training in `log_dir/train`, those of validation in `log_dir/validation`.
+
+    Args:
+        log_dir: where the event files go. See them with `tensorboard --logdir log_dir`.
+
+    Raises:
+        ImportError: tensorboardX is not installed.
+        NotADirectoryError: when training begins, if `log_dir` is a file.
+    """
+
+    def __init__(self, log_dir):
+        super().__init__()
+        try:
+            # Now, and not only when the first epoch is over.
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                f"{type(self).__name__} writes with tensorboardX. Get it with: "
+                "pip install 'keras_learnact[board]'"
+            ) from error
+        self.log_dir = os.fspath(log_dir)
+
+    def on_train_begin(self, logs=None):
+        if os.path.exists(self.log_dir) and not os.path.isdir(self.log_dir):
+            raise NotADirectoryError(
+                f"{type(self).__name__} writes into a folder. Received: log_dir={self.log_dir!r}, "
+                "which is a file. Name another."
+            )
+        self._writers = {}
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = dict(logs or {})
+        optimizer = getattr(self.model, "optimizer", None)
+        if optimizer:
+            logs["learning_rate"] = optimizer.learning_rate
+        for name, value in logs.items():
+            run = "validation" if name.startswith("val_") else "train"
+            name = name.removeprefix("val_")
+            self._writer(run).add_scalar(f"epoch_{name}", float(value), epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_train_end(self, logs=None):
+        for writer in self._writers.values():
+            writer.close()
+        self.set_model(None)  # which may be large, and this callback may live on
+
+    def _writer(self, run):
+        if run not in self._writers:
+            import tensorboardX
+
+            self._writers[run] = tensorboardX.SummaryWriter(
+                os.path.join(self.log_dir, run),
+                # Without it a file is overwritten that began in the same second.
+                filename_suffix=f".{time.time_ns()}",
+            )
+        return self._writers[run]
+
+
+class ActivationBoard(MetricsBoard):
     """Writes for TensorBoard how the activations of a model learn, without TensorFlow.
 
     For each learnable activation, here of the name `pau`:
@@ -136,9 +199,8 @@ class ActivationBoard(keras.callbacks.Callback):
     - `pau/curve`, an image: the function, in grey as it was when training began, and behind it
       the distribution of its inputs. Of many groups 12 are drawn.
 
-    `activations` is one image of all of them. Beside them what Keras' own `TensorBoard` callback
-    writes, which needs TensorFlow: losses and metrics as `epoch_loss`, `epoch_accuracy` and so on,
-    those of training in `log_dir/train`, those of validation in `log_dir/validation`.
+    `activations` is one image of all of them. Beside them what `MetricsBoard` writes: losses and
+    metrics. The first epoch is 0, as in Keras' own `TensorBoard` callback.
 
     Training that goes on with `fit(initial_epoch=…)` goes on in the same diagrams. When training
     is over, the callback keeps nothing of the model.
@@ -157,8 +219,9 @@ class ActivationBoard(keras.callbacks.Callback):
         max_images: at most so many activations, evenly chosen, have an image of their own.
 
     Raises:
-        ValueError: for another `every`, a negative `max_images`; when training begins, for `inputs`
-            that give no samples.
+        ValueError: for another `every`, a negative `max_images`; when training begins, for a model
+            without learnable activations, and for `inputs` without samples.
+        NotADirectoryError: when training begins, if `log_dir` is a file.
         ImportError: tensorboardX or matplotlib is not installed.
 
     Example:
@@ -169,7 +232,7 @@ class ActivationBoard(keras.callbacks.Callback):
     def __init__(
         self, log_dir, every="epoch", inputs=None, before=None, derivative=False, max_images=16
     ):
-        super().__init__()
+        super().__init__(log_dir)
         is_count = isinstance(every, int) and not isinstance(every, bool) and every >= 1
         if every != "epoch" and not is_count:
             raise ValueError(
@@ -182,15 +245,12 @@ class ActivationBoard(keras.callbacks.Callback):
                 f"Received: max_images={max_images!r}"
             )
         try:
-            # Now, and not only when the first epoch is over.
             import matplotlib.figure  # noqa: F401
-            import tensorboardX  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                "ActivationBoard writes with tensorboardX and draws with matplotlib. Get them "
-                "with: pip install tensorboardX matplotlib"
+                "ActivationBoard draws with matplotlib. Get it with: "
+                "pip install 'keras_learnact[board]'"
             ) from error
-        self.log_dir = log_dir
         self.every = every
         self.inputs = inputs
         self.before = before
@@ -201,9 +261,18 @@ class ActivationBoard(keras.callbacks.Callback):
     # model's variables, which are empty or old in between. So no layer is kept from call to call.
 
     def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
         model = self.model
+        if not activation_layers(model):
+            raise ValueError(
+                f"ActivationBoard needs a model with learnable activations. Received: {model!r}, "
+                "which has none. MetricsBoard writes losses and metrics alone."
+            )
         self._start = plotting.snapshot(model) if self.before is None else self.before
         self._inputs = None if self.inputs is None else plotting.first_inputs(self.inputs)
+        if self._inputs is not None and model.built:  # what is wrong with them is said now
+            first = keras.tree.map_structure(lambda x: x[:1], self._inputs)
+            plotting.input_distributions(model, first)
         # A model with a training step of its own may keep its optimizers elsewhere.
         optimizer = getattr(model, "optimizer", None)
         self._steps = int(optimizer.iterations) if optimizer else 0
@@ -222,33 +291,11 @@ class ActivationBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.every == "epoch":
             self._write_activations(epoch)
-        logs = dict(logs or {})
-        optimizer = getattr(self.model, "optimizer", None)
-        if optimizer:
-            logs["learning_rate"] = optimizer.learning_rate
-        for name, value in logs.items():
-            run = "validation" if name.startswith("val_") else "train"
-            name = name.removeprefix("val_")
-            self._writer(run).add_scalar(f"epoch_{name}", float(value), epoch)
-        for writer in self._writers.values():
-            writer.flush()
+        super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
-        for writer in self._writers.values():
-            writer.close()
+        super().on_train_end(logs)
         self._inputs = None
-        self.set_model(None)  # which may be large, and this callback may live on
-
-    def _writer(self, run):
-        if run not in self._writers:
-            import tensorboardX
-
-            self._writers[run] = tensorboardX.SummaryWriter(
-                os.path.join(self.log_dir, run),
-                # Without it a file is overwritten that began in the same second.
-                filename_suffix=f".{time.time_ns()}",
-            )
-        return self._writers[run]
 
     def _write_activations(self, step):
         writer, model = self._writer("train"), self.model
@@ -295,6 +342,7 @@ class ActivationHistory(keras.callbacks.Callback):
         ValueError: for `every` < 1 or `limit` < 3; when training begins, for a model without
             learnable activations, or if the file holds the history of another model.
         FileNotFoundError: when training begins, if the file's folder does not exist.
+        IsADirectoryError: `path` is a folder.
 
     Example:
 
@@ -304,6 +352,11 @@ class ActivationHistory(keras.callbacks.Callback):
 
     def __init__(self, path, inputs=None, every=1, limit=100):
         super().__init__()
+        if os.path.isdir(path):
+            raise IsADirectoryError(
+                f"ActivationHistory writes a file, say activations.npz. Received: path={path!r}, "
+                "which is a folder."
+            )
         for name, value, least in (("every", every, 1), ("limit", limit, 3)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(

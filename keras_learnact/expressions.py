@@ -175,7 +175,11 @@ def _rounded(expression, digits):
             u = symbol(r"\left|x\right|")
             coefficients = [_rounded(c, digits) for c in polynomial[1]]
             return sp.Add(*(c * u**k for k, c in enumerate(reversed(coefficients))))
-    parts = [_rounded(part, digits) for part in expression.args]
+    parts = expression.args
+    if expression.is_Mul:  # √2/2 x has one number
+        number, rest = expression.as_independent(*expression.free_symbols)
+        parts = [number, *sp.Mul.make_args(rest)]
+    parts = [_rounded(part, digits) for part in parts]
     if isinstance(expression, (sp.Max, sp.Min)):
         return expression.func(*parts, evaluate=False)
     return expression.func(*parts)

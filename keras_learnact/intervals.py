@@ -49,8 +49,13 @@ class Node:
         self.exact = exact  # of a rational number: itself
 
 
-def tree(expression):
-    """The `Node` of a SymPy expression in one symbol."""
+def tree(expression, log1p=True):
+    """The `Node` of a SymPy expression in one symbol.
+
+    Args:
+        expression: SymPy expression.
+        log1p: whether log(1 + u) stands for a function of u that does not round 1 + u.
+    """
     sp, fmpq = expressions.sympy(), flint().fmpq
     functions = {sp.exp, sp.sin, sp.cos, sp.tanh, sp.erf, sp.sinh, sp.cosh}
     relations = {
@@ -100,7 +105,7 @@ def tree(expression):
             return Node("power", [Node("sqrt", [node(e.base)])], value=-1)
         if e.func is sp.log:
             (inside,) = e.args
-            if inside.is_Add and inside.args[0] == 1:
+            if log1p and inside.is_Add and inside.args[0] == 1:
                 return Node("log1p", [node(inside - 1)])
             return Node("log", [node(inside)])
         if e.func in functions:

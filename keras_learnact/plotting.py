@@ -80,9 +80,11 @@ def first_inputs(data, count: int = 256):
         A NumPy array, or a list or dictionary of them, samples first.
 
     Raises:
-        ValueError: the data set has no samples.
+        ValueError: there are no samples.
     """
     if hasattr(data, "shape") or isinstance(data, (list, tuple, dict)):
+        if not all(map(len, keras.tree.flatten(data))):
+            raise ValueError(f"Inputs with samples are wanted. Received: none, in {data!r}")
         return data
     batches, found = [], 0
     for batch in data:
@@ -192,6 +194,12 @@ def plot(
     layers = model if isinstance(model, dict) else named_activations(model)
     if not layers:
         raise ValueError(f"plot found no learnable activation. Received: {model!r}")
+    unknown = [name for name in before or () if name not in named_activations(model)]
+    if unknown and is_model:
+        raise ValueError(
+            f"plot(before=…) has {', '.join(map(repr, unknown))}, and the model has the "
+            f"activations {', '.join(map(repr, layers))}. Take the snapshot of the same model."
+        )
     if inputs is not None:
         distributions = input_distributions(model, inputs)
     return draw(panels(layers, before, distributions, max_curves), derivative, columns)

@@ -27,15 +27,20 @@ Why floating point does not break the proof. Write u = 2^-24, the unit of float3
    Backward, a row a T computed in float64 is wrong by at most v (n + 2) |a| |T|, and this times
    |x| is below |a| u M: the same e covers it.
 3. Activations are enclosed with the rounding of their float32 evaluation, as
-   `keras_learnact.bounds` models it; the ReLU family, here, rounds one product.
-4. Maximum, padding, reshaping and concatenation do not round.
+   `keras_learnact.bounds` models it (those of Keras as formulas whose steps may overflow); the
+   ReLU family, here, rounds one product.
+4. Padding, reshaping and concatenation do not round. A maximum and the ReLU's comparison do not
+   either, but they may take numbers below the normal ones for 0: return 0 for -1e-40, or -1e-40
+   as the maximum of it and 0.
 5. Sums over a backward row are lowered by (n + 8) 2^-52 times the sum of absolute values.
 
 So a bound holds for every way to sum in full float32, but not for TF32 or bfloat16 products on
 GPUs and TPUs, nor for Winograd and FFT convolutions: switch them off where the proof is to hold
 (`tf.config.experimental.enable_tensor_float_32_execution(False)`,
-`jax.config.update("jax_default_matmul_precision", "highest")`). A sample for which an overflow of
-float32 cannot be excluded has the bounds −∞ and ∞, and its output may be nan.
+`jax.config.update("jax_default_matmul_precision", "highest")`). In graphs, as `predict` runs them,
+TensorFlow leaves Keras' mish and silu to oneDNN, where mish is wrong by up to 1e-6, and silu is 0
+from -3e-36 on: the environment variable `TF_ENABLE_ONEDNN_OPTS=0` switches that off. A sample for
+which an overflow of float32 cannot be excluded has the bounds −∞ and ∞, and its output may be nan.
 
 A network that was trained without thought of its bounds has loose ones: `"ibp"` proves nothing
 beyond tiny `eps`. Few layers, small weights (weight decay, L1), activations with small slopes, and
@@ -52,6 +57,7 @@ References:
 """
 
 import functools
+import inspect
 import itertools
 import math
 from typing import NamedTuple
@@ -60,15 +66,15 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src.models.functional import Functional
+from keras.src.ops import nn, numpy
 
 from keras_learnact import bounds as activation_bounds
-from keras_learnact import expressions
+from keras_learnact import expressions, intervals
 from keras_learnact.layers import (
     LearnableActivation,
     Maxout,
     MaxoutConv2D,
     MaxoutDense,
-    Mixture,
     RReLU,
 )
 
@@ -109,7 +115,9 @@ def bounds(model, x, eps, *, method="crown", clip=None):
             Conv3D, DepthwiseConv1D and 2D, SeparableConv1D and 2D, batch normalization, maximum
             and average pooling, reshaping, padding, cropping, upsampling, Add, Subtract, Average,
             Concatenate, Normalization, Rescaling, what is the identity at inference, softmax, and
-            activations by name, as layers and as arguments. Of this package's: all.
+            activations by name, as layers and as arguments; of keras.ops: add, subtract, relu,
+            relu6, sigmoid, silu, softplus, softsign and tanh. Of this package's: all, but not a
+            `Mixture` of functions that are not Keras'.
         x: what the model takes: float array `[samples, …]`, or a list or dictionary of such.
         eps: number >= 0, or an array that broadcasts with `x`. For several inputs also a list or
             dictionary like `x`.
@@ -121,9 +129,9 @@ def bounds(model, x, eps, *, method="crown", clip=None):
         arrays if the output is one).
 
     Raises:
-        ValueError: for a model that is not built or has a layer with another dtype than float32,
-            a layer that is not supported, an `x` of another shape than the model takes, eps < 0,
-            `x` outside of `clip`, or an unknown method.
+        ValueError: for a model that is not built or has an input or a layer of another dtype than
+            float32, a layer that is not supported or called with a mask, an `x` of another shape
+            than the model takes, eps < 0, `x` outside of `clip`, or an unknown method.
 
     Example:
 
@@ -663,20 +671,28 @@ class _Maximum:
         self.places, self.shape, self.output = places, shape, output
 
     def interval(self, box):
-        return tuple(
-            _taken(side, self.places, -np.inf).max(axis=2).reshape(-1, *self.output) for side in box
+        low, high = (
+            _taken(side, self.places, -np.inf).max(axis=2).reshape(-1, *self.output)
+            for side in _flushed(*box)
         )
+        # Of numbers that count as 0, any may be returned.
+        return np.where(low < TINY, np.minimum(low, -TINY), low), _flushed(low, high)[1]
 
     def relaxation(self, box):
-        low, high = (_taken(side, self.places, -np.inf) for side in box)
+        low, high = (_taken(side, self.places, -np.inf) for side in _flushed(*box))
         # The element with the largest low: a lower line, and the upper one too where no other
         # element can be larger. Else the upper line is the constant.
         chosen = low.argmax(axis=2)
         others = np.where(np.arange(low.shape[2]) == chosen[..., None], -np.inf, high)
         certain = others.max(axis=2) <= low.max(axis=2)
         largest = np.where(certain, 0.0, high.max(axis=2))
+        # What counts as 0; and in the backward pass an element's rows from as many windows as there
+        # are places in one are added up.
+        empty = np.where(self.places < 0, 0.0, 1.0)
+        magnitude = (_taken(_magnitude(*box), self.places, 0.0) * empty).max(axis=2)
+        error = 2 * TINY + self.places.shape[1] * 2.0**-52 * magnitude
         shape = (-1, *self.output)
-        return (chosen, certain), np.zeros_like(largest).reshape(shape), largest.reshape(shape)
+        return (chosen, certain), (-error).reshape(shape), (largest + error).reshape(shape)
 
     def pull(self, rows, lines):
         chosen, certain = lines
@@ -696,10 +712,10 @@ class _ElementWise:
         self.function = function
 
     def interval(self, box):
-        return _flushed(*self.function.interval(*_outward(*box)))
+        return _flushed(*self.function.interval(*_flushed(*_outward(*box))))
 
     def relaxation(self, box):
-        low, high = _outward(*box)
+        low, high = _flushed(*_outward(*box))
         (a, b), (c, d) = _lines(self.function, low, high)
         # Rows times slopes, times values, are rounded too.
         slack = 2.0**-50 * _magnitude(a, c) * _magnitude(low, high) + 2 * TINY
@@ -840,7 +856,8 @@ class _Hinge:
 
     def __init__(self, slope, largest=np.inf):
         self.slope = np.asarray(slope, "float64")
-        self.largest = largest
+        with np.errstate(over="ignore"):
+            self.largest = float(np.float32(largest))
         self.exact = bool(np.isin(self.slope, (0.0, 1.0)).all())
 
     def _value(self, x):
@@ -858,8 +875,12 @@ class _Hinge:
         return np.minimum.reduce([left, inner, right]), np.maximum.reduce([left, inner, right])
 
     def error(self, low, high):
+        # A number that counts as 0 may be returned as it is.
+        error = np.where((low < TINY) & (high > -TINY), TINY, 0.0)
+        if self.exact:
+            return error
         # The slope is rounded to float32, the product too, and PReLU's sum with 0 is exact.
-        return 0.0 if self.exact else 4 * UNIT * np.abs(self.slope * np.minimum(low, 0.0))
+        return error + 4 * UNIT * np.abs(self.slope * np.minimum(low, 0.0))
 
 
 class _Learned:
@@ -876,6 +897,25 @@ class _Learned:
 
     def error(self, low, high):
         return activation_bounds.rounding_error(self.layer, low, high)
+
+
+class _OfKeras:
+    """A function of `keras.activations`."""
+
+    def __init__(self, name):
+        expression = expressions.KERAS[name](expressions.sympy(), expressions.symbol("x"))
+        # Of an expression without parameters none may be changed by rounding.
+        root, dtype = intervals.tree(expression), "float32"
+        self.shape = activation_bounds.Shape(root, [], dtype, dtype, scaled=False)
+
+    def interval(self, low, high):
+        return self.shape.range(low, high)
+
+    def slopes(self, low, high):
+        return self.shape.slopes(low, high)
+
+    def error(self, low, high):
+        return self.shape.errors(low, high)[1]
 
 
 # The network as a list of steps.
@@ -1098,6 +1138,14 @@ def _flat(rows, low, high):
 def _read(layer, inputs):
     """What a layer gives for symbolic `_Value`s: further steps of their program."""
     kind = type(layer)
+    if isinstance(layer, keras.Model):
+        for tensor in getattr(layer, "inputs", None) or []:
+            if tensor.dtype != "float32":  # what comes is cast to that, before any layer
+                raise ValueError(
+                    f"Bounds need models whose inputs are float32. Received: {kind.__name__} "
+                    f"{layer.name!r} with the input {tensor.name!r} of dtype {tensor.dtype}. Build "
+                    f"it with keras.Input({tuple(tensor.shape[1:])})."
+                )
     if isinstance(layer, keras.Sequential) and kind.call is keras.Sequential.call:
         for inner in layer.layers:
             inputs = _read(inner, inputs)
@@ -1117,13 +1165,26 @@ def _read(layer, inputs):
 
 def _reading(operation):
     def read(*args, **kwargs):
-        inputs = args[0] if args else next(iter(kwargs.values()))
+        # In the order of the parameters of `call`; at inference the model says what `training` is.
+        given = inspect.signature(operation.call).bind(*args, **kwargs).arguments
         if not isinstance(operation, keras.layers.Layer):  # keras.ops in a functional model
-            weights = _OPERATIONS.get(type(operation).__name__)
-            two = args if len(args) == 2 else tuple(kwargs.values())
-            if weights is None or len(two) != 2 or not all(isinstance(v, _Value) for v in two):
+            rule = _OPERATIONS.get(type(operation))
+            if rule is None:
                 raise ValueError(_unsupported(operation))
-            return _sum(operation, two, weights)
+            return rule(operation, *given.values())
+        first, *others = given
+        extra = [
+            name
+            for name in others
+            if name != "training" and not (name == "mask" and given[name] is None)
+        ]
+        inputs = given[first]
+        if extra or not all(isinstance(v, _Value) for v in keras.tree.flatten(inputs)):
+            raise ValueError(
+                f"There are no bounds through {type(operation).__name__} {operation.name!r} called "
+                "with more than outputs of other layers. Received: "
+                + (", ".join(extra) if extra else f"{first}={inputs!r}")
+            )
         return _read(operation, inputs)
 
     return read
@@ -1135,7 +1196,8 @@ def _unsupported(operation):
     return (
         f"There are no bounds through {kind.__name__} {operation.name!r} "
         f"({kind.__module__}.{kind.__name__}). Supported are Sequential and functional models of "
-        f"{', '.join(names)}, x + y, x - y, and every LearnableActivation. A class that is derived "
+        f"{', '.join(names)}, {', '.join(kind.__name__ for kind in _OPERATIONS)} of keras.ops, and "
+        "every LearnableActivation. A class that is derived "
         "from one of these may compute something else and is not taken for it."
     )
 
@@ -1166,8 +1228,7 @@ def _activated(layer, value):
 def _of_keras(name):
     """The function of one of `expressions.KERAS`."""
     hinges = {"relu": _Hinge(0), "relu6": _Hinge(0, 6.0), "leaky_relu": _Hinge(0.2)}
-    # A mixture of one function with the weight 1 is that function.
-    return hinges.get(name) or _Learned(Mixture((name,), initial=(1.0,)))
+    return hinges.get(name) or _OfKeras(name)
 
 
 def _dense(layer, value):
@@ -1488,4 +1549,47 @@ _RULES = {
         )
     },
 }  # fmt: skip
-_OPERATIONS = {"Add": [1.0, 1.0], "Subtract": [1.0, -1.0]}
+
+
+def _added(weights):
+    def rule(operation, *terms):
+        if all(isinstance(term, _Value) for term in terms):
+            return _sum(operation, terms, weights)
+        (value, sign), (constant, other_sign) = sorted(
+            zip(terms, weights, strict=True), key=lambda term: not isinstance(term[0], _Value)
+        )
+        # Another array would make the sum one of another dtype.
+        if not (isinstance(constant, (int, float)) or getattr(constant, "dtype", "") == "float32"):
+            raise ValueError(
+                f"Bounds through {type(operation).__name__} {operation.name!r} need outputs of "
+                f"layers, numbers, or float32 arrays. Received: {constant!r}"
+            )
+        shift = other_sign * _array(np.asarray(constant, "float32"))
+        sum_shape = np.broadcast_shapes((1, *value.shape), shift.shape)
+        if sum_shape != (1, *value.shape):
+            raise ValueError(
+                f"Bounds through {type(operation).__name__} {operation.name!r} need a constant "
+                f"that broadcasts with one sample. Received: shape {shift.shape} for a sample of "
+                f"shape {value.shape}"
+            )
+        shift = np.broadcast_to(shift, sum_shape)[0]
+        return value.then(_Scale(np.float64(sign), shift, np.abs(shift), terms=2))
+
+    return rule
+
+
+def _activation(name):
+    return lambda operation, value: value.then(_ElementWise(_of_keras(name)))
+
+
+_OPERATIONS = {
+    numpy.Add: _added([1.0, 1.0]),
+    numpy.Subtract: _added([1.0, -1.0]),
+    nn.Relu: _activation("relu"),
+    nn.Relu6: _activation("relu6"),
+    nn.Sigmoid: _activation("sigmoid"),
+    nn.Silu: _activation("silu"),
+    nn.Softplus: _activation("softplus"),
+    nn.Softsign: _activation("softsign"),
+    numpy.Tanh: _activation("tanh"),
+}

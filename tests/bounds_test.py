@@ -434,6 +434,176 @@ def test_an_activation_of_tomorrow_has_bounds_too():
     assert second[0].kind == "maximum" and second[0].x == pytest.approx(1.278464542761 / 1.5)
 
 
+# Classes that nobody knows.
+
+
+class Own(kla.LearnableActivation):
+    """A function that does nothing against overflow, and its expression."""
+
+    def __init__(self, formula, expression):
+        super().__init__()
+        self.formula_of, self.expression_of = formula, expression
+
+    def parameter_list(self):
+        return [kla.Parameter("unused", 1, 1.0)]
+
+    def function(self, x, unused):
+        return self.formula_of(x)
+
+    def expression(self, x, unused):
+        return self.expression_of(x)
+
+
+def kept(*parts, kind="Add"):
+    """A sum or product that SymPy leaves as it stands."""
+    import sympy
+
+    return getattr(sympy, kind)(*parts, evaluate=False)
+
+
+def power_of_ten(exponent):
+    import sympy
+
+    return sympy.Integer(10) ** exponent
+
+
+def exp(x):
+    import sympy
+
+    return sympy.exp(x)
+
+
+def log(x):
+    import sympy
+
+    return sympy.log(x)
+
+
+# Each with a number at which what is computed is far from the expression's exact value.
+PLAIN = {
+    "(x + 1) - 1": (1e-5, lambda x: (x + 1) - 1, lambda x: kept(x + 1, -1)),
+    "(x + 1e8) - 1e8": (0.3, lambda x: x + 1e8 - 1e8, lambda x: kept(x + 10**8, -(10**8))),
+    "1e-20 x^5": (1e9, lambda x: 1e-20 * x**5, lambda x: power_of_ten(-20) * x**5),
+    "x² / (1 + x²)": (1e25, lambda x: x**2 / (1 + x**2), lambda x: x**2 / (1 + x**2)),
+    "x³ / x": (1e15, lambda x: x**3 / x, lambda x: kept(x**3, 1 / x, kind="Mul")),
+    "x² / x": (1e-25, lambda x: x * x / x, lambda x: kept(x**2, 1 / x, kind="Mul")),
+    "x 1e30 1e-30": (
+        1e10,
+        lambda x: x * 1e30 * 1e-30,
+        lambda x: kept(x, power_of_ten(30), power_of_ten(-30), kind="Mul"),
+    ),
+    "underflow, then overflow": (
+        1e3,
+        lambda x: 1e-30 * x * 1e-30 * x * 1e30 * 1e30,
+        lambda x: kept(
+            *(power_of_ten(-30), x, power_of_ten(-30), x, power_of_ten(30), power_of_ten(30)),
+            kind="Mul",
+        ),
+    ),
+    "1 / x²": (1.05e-19, lambda x: 1 / (x * x), lambda x: x**-2),
+    "x / ((1 + x²) (1 + x⁴))": (
+        1e7,
+        lambda x: x / ((1 + x * x) * (1 + x * x * x * x)),
+        lambda x: x / ((1 + x**2) * (1 + x**4)),
+    ),
+    "log(1 + exp(x))": (
+        -20,
+        lambda x: ops.log(1 + ops.exp(x)),
+        lambda x: log(1 + exp(x)),
+    ),
+    "exp(x) - exp(2 x)": (
+        89,
+        lambda x: ops.exp(x) - ops.exp(2 * x),
+        lambda x: exp(x) - exp(2 * x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_operations_of_an_unknown_class_are_taken_as_they_stand(name):
+    number, formula, expression = PLAIN[name]
+    layer = Own(formula, expression)
+    rng = np.random.default_rng(0)
+    x = np.concatenate([
+        [number, -number, number / 2],
+        rng.normal(size=2000) * 3,
+        rng.choice([-1, 1], 4000) * np.exp2(rng.uniform(-149, 128, 4000)),
+    ]).astype("float32")  # fmt: skip
+    least, greatest = layer.interval(x, x)
+    y = call(layer, x).astype("float64")
+    assert ((least <= y) & (y <= greatest) | (np.isinf(least) & np.isinf(greatest))).all()
+    usual = (abs(x) > 0.5) & (abs(x) < 4)
+    # Cancellation of 1e8, in units of 16; elsewhere some ten units of sums and products up to 3e3.
+    room = 200 if "1e8" in name else 5e-3
+    assert (greatest - least)[usual].max() < room
+
+
+def test_a_mixture_of_functions_that_are_not_keras_has_no_bounds():
+    import sympy
+
+    layer = Mixture((lambda x: (x + 1) - 1,), initial=(2.0,))
+    for ask in (layer.range, lambda *ends: layer.interval(*([end] for end in ends))):
+        with pytest.raises(ValueError, match=r"<lambda> SymPy .* `expression` of its own"):
+            ask(0.0, 1.0)
+    assert layer.sympy().subs(sympy.Symbol("x", real=True), 3) == 6
+    assert "double" in layer.to_c("f") and layer.latex().startswith("f(x) =")
+    np.testing.assert_allclose(layer.lipschitz(-1, 1), [2], rtol=1e-12)  # of the exact function
+    assert Mixture(("tanh", keras.activations.gelu)).range(0, 1)[1] > 0
+
+
+def test_a_call_of_its_own_has_no_bounds():
+    class Twice(PAU):
+        def call(self, inputs, training=None):
+            return 2 * super().call(inputs, training)
+
+    with pytest.raises(ValueError, match="Twice .* has a `call` of its own"):
+        Twice().range(0, 1)
+
+
+def test_a_function_of_its_own_inherits_neither_kernel_nor_expression():
+    class Twice(PAU):
+        def function(self, x, **parameters):
+            return 2 * super().function(x, **parameters)
+
+    class Again(Twice):
+        pass
+
+    for layer in (Twice(), Again()):
+        x = np.array([[-1.0, 2.0]], "float32")
+        np.testing.assert_array_equal(call(layer, x), layer.curve(x)[0])
+        assert layer.path == f"reference: {type(layer).__name__} has no compiled kernel"
+        with pytest.raises(NotImplementedError, match="does not say what its expression is"):
+            layer.range(0, 1)
+
+    class Whole(PAU):
+        def function(self, x, numerator, denominator):
+            return x * numerator[0]
+
+        def expression(self, x, numerator, denominator):
+            return x * numerator[0]
+
+    # PAU's own scaling is not that of another function: x a may overflow.
+    layer = Whole(initial=((3, 0, 0, 0, 0, 0), (0, 0, 0, 0)))
+    assert layer.range(2, 2)[1] == pytest.approx(6, rel=1e-6) and layer.range(0, MAX)[1] == INF
+
+    class Noisy(PAU):
+        def training_function(self, x, **parameters):
+            return 2 * self.function(x, **parameters)
+
+    assert "no compiled kernel" in Noisy().kernel(True) and Noisy().range(0, 1)[1] > 0
+
+
+@every_activation
+def test_of_the_package_all_inherit_what_they_need(cls):
+    class Renamed(cls):
+        pass
+
+    layer, renamed = cls(sharing="layer"), Renamed(sharing="layer")
+    assert bounds._is_scaled(layer) and bounds._is_scaled(renamed)
+    assert layer.kernel(True) and type(layer.kernel(True)) is type(renamed.kernel(True))
+    assert layer.sympy() == renamed.sympy()
+
+
 # Wrong use.
 
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from tensorboardX.proto.event_pb2 import Event
 
 from keras_learnact import PAU
-from keras_learnact.callbacks import ActivationBoard
+from keras_learnact.callbacks import ActivationBoard, MetricsBoard
 from keras_learnact.layers.base import LearnableActivation, Parameter
 from keras_learnact.observe import named_activations
 from keras_learnact.plotting import draw, input_distributions, panels, plot, snapshot
@@ -295,11 +295,29 @@ def test_infinite_parameters_are_left_out_of_the_histogram(tmp_path):
     assert found["act/line_1"] == [(0, pytest.approx(3e38))]
 
 
-def test_a_model_without_learnable_activations_gets_its_losses_written(tmp_path):
+def test_a_model_without_learnable_activations_has_a_board_of_its_own(tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    fit(model, ActivationBoard(tmp_path, inputs=np.zeros((1, 1))))
+    with pytest.raises(ValueError, match="with learnable activations.*MetricsBoard"):
+        fit(model, ActivationBoard(tmp_path, inputs=np.zeros((1, 1))))
+    assert not list(tmp_path.iterdir())
+    fit(model, MetricsBoard(tmp_path))
     assert set(events(tmp_path / "train")) == {"epoch_loss", "epoch_learning_rate"}
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((0, 1)), np.zeros((3, 2, 7, 7))])
+def test_wrong_inputs_are_an_error_before_training_begins(tmp_path, inputs):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1), Line()])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="Inputs with samples|incompatible|shape"):
+        fit(model, ActivationBoard(tmp_path, inputs=inputs))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file', which is a file"):
+        fit(line_model(), ActivationBoard(tmp_path / "file"))
 
 
 @pytest.mark.tensorflow
@@ -329,5 +347,5 @@ def test_a_wrong_number_of_images_says_what_is_wanted(tmp_path, number):
 @pytest.mark.parametrize("missing", ["tensorboardX", "matplotlib.figure"])
 def test_a_missing_package_is_named_before_training_begins(tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match="pip install tensorboardX matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install 'keras_learnact\[board\]'"):
         ActivationBoard(tmp_path)

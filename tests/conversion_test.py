@@ -7,7 +7,7 @@ from keras import layers as L
 from keras import ops
 
 from keras_learnact import layers as learnable
-from keras_learnact.conversion import convert, fitted, freeze, simplify
+from keras_learnact.conversion import Site, convert, fitted, freeze, simplify
 from keras_learnact.layers import APL, PAU, LearnableActivation, Mixture, SReLU
 from keras_learnact.observe import activation_layers
 
@@ -258,6 +258,150 @@ def test_a_subclassed_model_is_converted_by_its_config_or_refused():
         convert(model, {"relu": PAU})
 
 
+class Doubled:
+    """Twice what the model computes; its own step of training."""
+
+    def call(self, x, training=None, mask=None):
+        return 2 * super().call(x, training=training)
+
+    def train_step(self, *arguments):
+        return super().train_step(*arguments)
+
+
+class DoubledSequential(Doubled, keras.Sequential):
+    pass
+
+
+class DoubledFunctional(keras.Model):
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+    def call(self, x, training=None, mask=None):
+        return self.scale * super().call(x, training=training)
+
+
+class Plain(keras.Sequential):
+    def __init__(self, units, **kwargs):
+        super().__init__([keras.Input((3,)), L.Dense(units, "relu")], **kwargs)
+
+
+class Refused(Doubled, Plain):
+    pass
+
+
+class FunctionalRefused(keras.Model):
+    def __init__(self, units, **kwargs):
+        x = keras.Input((3,))
+        super().__init__(x, L.Dense(units, "relu")(x), **kwargs)
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+
+def test_a_subclass_with_code_of_its_own_is_made_anew():
+    x = keras.Input((3,))
+    functional = DoubledFunctional(x, L.Dense(2, "relu")(x), name="doubled")
+    functional.scale.assign(2.0)
+    sequential = DoubledSequential([keras.Input((3,)), L.Dense(2, "relu")], name="doubled")
+    nested = keras.Sequential([keras.Input((3,)), functional, L.Dense(2)])
+    for model in (sequential, functional, nested):
+        copy = convert(model, {"relu": exact})
+        assert type(copy) is type(model) and copy.name == model.name
+        assert_same_weights(values(model), values(copy))
+        assert_same_outputs(model, copy, noise(4, 3))
+        assert_same_outputs(model, freeze(copy), noise(4, 3))
+        assert_same_outputs(model, simplify(copy), noise(4, 3))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_subclass_with_arguments_of_its_own_is_plain_or_refused(nested):
+    def made(cls):
+        return keras.Sequential([keras.Input((3,)), cls(4)]) if nested else cls(4)
+
+    model = made(Plain)
+    copy = convert(model, {"relu": exact})
+    assert not any(isinstance(layer, Plain) for layer in (copy, *copy.layers))
+    assert_same_outputs(model, copy, noise(4, 3))
+    with pytest.raises(ValueError, match="Refused.*its own call, train_step.*takes layers and"):
+        convert(made(Refused), {"relu": exact})
+    with pytest.raises(ValueError, match="FunctionalRefused.*its own weights.*takes inputs, outp"):
+        convert(made(FunctionalRefused), {"relu": exact})
+
+
+def test_a_layer_beside_the_graph_is_not_lost():
+    x = keras.Input((3,))
+    model = DoubledFunctional(x, L.Dense(2, "relu")(x))
+    model.beside = L.Dense(1)
+    model.beside.build((None, 2))
+    with pytest.raises(ValueError, match="its own call, layer 'dense.*', weights"):
+        convert(model, {"relu": exact})
+
+
+def test_two_classes_of_one_name_stay_two():
+    def scaling(factor):
+        class Scaling(L.Layer):
+            def build(self, input_shape):
+                self.w = self.add_weight(shape=input_shape[-1:], initializer="ones")
+
+            def call(self, x):
+                return factor * x * self.w
+
+        return Scaling
+
+    first, second = scaling(2.0), scaling(3.0)
+    model = keras.Sequential(
+        [keras.Input((5, 3)), first(), second(), L.TimeDistributed(first()), L.ReLU()]
+    )
+    for made in (exact, lambda: scaling(1.0)()):  # the new one has the name, too
+        copy = convert(model, {"relu": made})
+        assert [type(layer) for layer in copy.layers[:2]] == [first, second]
+        assert_same_weights(values(model), values(convert(model, {"relu": exact})))
+    assert_same_outputs(model, convert(model, {"relu": exact}), noise(2, 5, 3))
+
+
+class KeepsConfig(keras.Model):
+    """Keeps its argument as it came, for `get_config`, and gives it to a layer inside."""
+
+    def __init__(self, activation="relu", **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activation
+        self.dense = L.Dense(4, activation=activation)
+
+    def call(self, x):
+        return self.dense(x)
+
+    def get_config(self):
+        return {**super().get_config(), "activation": self.activation}
+
+
+class Drops(KeepsConfig):
+    def __init__(self, activation="relu", **kwargs):
+        super().__init__("relu", **kwargs)
+        self.activation = activation
+
+
+def test_an_argument_that_a_layer_keeps_as_its_config_has_it_is_replaced_inside():
+    def learned():
+        layer = SReLU(sharing="layer", trainable=False)
+        layer.load_own_variables({str(i): w + 1 for i, w in enumerate(layer.weights)})
+        return layer
+
+    model = KeepsConfig()
+    model(noise(4, 3))
+    copy = convert(model, {"relu": learned})
+    assert [row[1:3] for row in rows(copy)][0] == ("relu", "SReLU")
+    assert copy.conversion_report.rows[0].parameters == 0  # frozen: none is trainable
+    assert copy.built and not copy.dense.activation.trainable
+    for new, made in zip(copy.dense.activation.weights, learned().weights, strict=True):
+        np.testing.assert_array_equal(new.numpy(), made.numpy())
+    copy = convert(model, {"relu": lambda: SReLU(sharing="layer")})
+    assert copy.conversion_report.rows[0].parameters == 4
+    assert rows(convert(model, {"relu": "gelu"}))[0][1:] == ("relu", "gelu")
+    model = Drops()
+    model(noise(4, 3))
+    with pytest.raises(ValueError, match="'drops.*cannot be replaced.*keras.activations.get"):
+        convert(model, {"relu": PAU})
+
+
 def test_one_set_for_each_channel_has_its_weights_after_the_conversion():
     model = keras.Sequential([keras.Input((None, None, 2)), L.Conv2D(5, 3, activation="relu")])
     converted = convert(model, {"relu": lambda: PAU(initial="relu", sharing="channel")})
@@ -415,6 +559,49 @@ def test_a_start_that_is_fitted_to_the_inputs_follows_them_beyond_3():
     assert near.max_difference < 0.02 * scale < plain.max_difference
 
 
+def mobilenet(samples):
+    """MobileNetV2 with the batch norm statistics of its inputs, as a trained one has."""
+    keras.utils.set_random_seed(0)
+    model = alive(application("MobileNetV2", alpha=0.35)())
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.momentum = 0.0
+    model(samples, training=True)
+    return model
+
+
+def test_a_fitted_start_is_nearer_than_the_plain_one_in_a_deep_network():
+    x = noise(32, 32, 32, 3)
+    model = mobilenet(x)
+    plain = convert(model, {"relu6": lambda: PAU(initial="relu6")}, inputs=x)
+    near = convert(model, {"relu6": fitted(degrees=(5, 4))}, inputs=x)
+    plain, near = plain.conversion_report, near.conversion_report
+    assert near.mean_difference < plain.mean_difference
+    assert near.relative_difference < plain.relative_difference
+
+
+@pytest.mark.parametrize("denominator", "ABCN")
+@pytest.mark.parametrize("distribution", ["narrow", "wide", "outlier", "constant"])
+def test_a_fitted_start_is_never_worse_on_the_inputs_than_the_plain_one(distribution, denominator):
+    random = np.random.default_rng(0)
+    inputs = {
+        "narrow": random.normal(0.5, 1.5, 10000),
+        "wide": random.normal(-4.0, 6.0, 10000),
+        "outlier": np.append(random.normal(size=9999), 1000.0),
+        "constant": np.zeros(100),
+    }[distribution]
+    quantiles = np.quantile(inputs, np.linspace(0, 1, 1001))
+    interval = inputs.min() - 0.1, inputs.max() + 0.1
+    relu6 = keras.activations.relu6
+    make, y = fitted(degrees=(5, 4), denominator=denominator), np.clip(quantiles, 0, 6)
+    plain, near = (
+        np.mean((make(site).curve(quantiles)[0] - y) ** 2)
+        for site in (Site("a", relu6, None), Site("a", relu6, interval, quantiles))
+    )
+    # Up to float32's rounding, of the values and in the sums of the polynomials.
+    assert near <= plain * (1 + 1e-6) + 6e-6**2
+
+
 def test_a_trained_network_decides_as_before():
     datasets = pytest.importorskip("sklearn.datasets")
     images, labels = datasets.load_digits(return_X_y=True)
@@ -472,6 +659,18 @@ def test_a_unit_becomes_what_it_is_nearest_to_with_the_error_in_the_report():
     assert_same_outputs(model, simple, noise(4, 2))
 
 
+def test_of_functions_that_are_the_same_on_the_range_the_one_beyond_it_is_taken():
+    units = [SReLU(initial=(0.0, 0.0, 6.0, 0.0)), SReLU(initial=(0.0, 0.0, 0.0, 1.0))]
+    for unit, name in zip(units, ("relu6", "relu"), strict=True):
+        model = keras.Sequential([keras.Input((3,)), unit])
+        simple = simplify(model)
+        assert [row.became for row in simple.conversion_report.rows] == [name]
+        assert_same_outputs(model, simple, np.float32([[-50, 3, 50]]))
+    model = keras.Sequential([keras.Input((3,)), Mixture(("hard_tanh",), initial=[1.0])])
+    (row,) = simplify(model, interval=(-0.5, 0.5)).conversion_report.rows
+    assert row.became == "hard_tanh"
+
+
 def test_channels_that_differ_are_left():
     layer = Mixture(sharing="channel")
     model = keras.Sequential([keras.Input((2,)), layer])
@@ -490,3 +689,36 @@ def test_a_report_is_a_table():
     assert lines[1].split() == ["hidden_0", "relu", "PAU", "+10"]
     assert lines[3] == "2 changed, 0 left"
     assert lines[4].startswith("outputs differ by at most ")
+
+
+def test_a_report_says_that_outputs_are_not_finite():
+    model = keras.Sequential([keras.Input((3,)), L.ReLU()])
+    report = convert(model, {"relu": lambda: L.Rescaling(float("nan"))}, inputs=noise(4, 3))
+    report = report.conversion_report
+    assert np.isnan(report.max_difference) and np.isnan(report.mean_difference)
+    assert str(report).splitlines()[-1] == "outputs cannot be compared: some are not finite"
+
+
+def test_a_report_says_that_the_outputs_are_far_and_what_is_exact():
+    model = keras.Sequential([keras.Input((1,)), L.ReLU()])
+    x = np.float32([[0.0], [2.0], [4.0], [6.0]])
+
+    def report(make):
+        return convert(model, {"relu": make}, inputs=x, batch_size=3).conversion_report
+
+    # The outputs 0, 2, 4, 6 have the standard deviation √5; the differences are 0.2, 0.4, 0.6.
+    far = report(lambda: L.Rescaling(1.1))
+    np.testing.assert_allclose(far.relative_difference, 0.3 / 5**0.5, rtol=1e-6)
+    assert "13.42% of their standard deviation" in str(far)
+    assert "APL for relu" in str(far) and "Mixture((site.function,)" in str(far)
+    near = report(lambda: L.Rescaling(1.05))
+    assert "APL" not in str(near) and "6.71%" in str(near)
+    # What it advises is exact, also beyond [-3, 3].
+    x = np.linspace(-20, 20, 41, dtype="float32")[:, None]
+    for make, name in (
+        (APL, "relu"),
+        (lambda: SReLU(initial=(0, 0, 6, 0)), "relu6"),
+        (lambda site: Mixture((site.function,), initial=[1.0]), "gelu"),
+    ):
+        model = keras.Sequential([keras.Input((1,)), L.Activation(name)])
+        assert convert(model, {name: make}, inputs=x).conversion_report.max_difference < 1e-6

@@ -449,6 +449,114 @@ def test_no_attack_leaves_the_bounds_of_a_random_network(seed):
     assert_encloses(model, x, eps, steps=4, seed=seed, clip=clip)
 
 
+# float32.
+
+
+def bounds_of(function, x, eps=0.0):
+    """The bounds of a function of keras.Input and what the model gives, both for x."""
+    inputs = Input(x.shape[1:])
+    model = keras.Model(inputs, function(inputs))
+    low, high = verify.bounds(model, x, eps)
+    return low, call(model, x), high
+
+
+@pytest.mark.parametrize("number", [1e-40, -1e-40])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: MaxPooling2D(2),
+        lambda: MaxPooling2D(3, 1),
+        lambda: GlobalMaxPooling2D(),
+        lambda: kla.Maxout(2),
+        lambda: Activation("relu6"),
+        lambda: LeakyReLU(0.2),
+        lambda: LeakyReLU(1e30),
+        lambda: PReLU(alpha_initializer=keras.initializers.Constant(1e30)),
+    ],
+)
+def test_denormal_numbers_may_count_as_zero(layer, number):
+    x = np.full((1, 4, 4, 2), number, "float32")
+    low, y, high = bounds_of(lambda inputs: layer()(inputs), x)
+    assert ((low <= y) & (y <= high)).all()
+    # What one backend flushes another may keep.
+    assert (low <= min(number, 0)).all() and (high >= 0).all()
+
+
+def test_any_number_that_counts_as_zero_may_be_the_maximum():
+    x = np.array([[-1e-40, 0.0]], "float32")
+    low, _, _ = bounds_of(lambda inputs: kla.Maxout(2)(inputs), x)
+    assert low.item() <= -1e-40
+
+
+def test_the_cap_of_a_relu_is_a_float32():
+    _, high = verify._Hinge(0, 0.7).interval(np.array([5.0]), np.array([6.0]))
+    assert high.item() == np.float32(0.7)
+
+
+@pytest.mark.parametrize("name", expressions.KERAS)
+def test_a_function_of_keras_keeps_its_bounds_for_every_float32(name):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([
+        rng.normal(size=4000) * 3,
+        rng.uniform(-100, 100, 2000),
+        rng.choice([-1, 1], 4000) * np.exp2(rng.uniform(-149, 128, 4000)),
+    ]).astype("float32")  # fmt: skip
+    low, high = verify._ElementWise(verify._of_keras(name)).interval((x.astype(float),) * 2)
+    y = ops.convert_to_numpy(keras.activations.get(name)(ops.convert_to_tensor(x)))
+    overflows = np.isinf(low) & np.isinf(high)
+    assert (overflows | ((low <= y) & (y <= high))).all()
+    assert not overflows[abs(x) < 80].any()  # exp does from 88 on
+
+
+def test_bounds_do_not_depend_on_the_dtype_policy():
+    model = model_of(Activation("gelu", dtype="float32"), shape=(3,))
+    x = numbers((20, 3))
+    expected = verify.bounds(model, x, 0.1)
+    verify._of_keras.cache_clear()
+    before = kla.Mixture().name
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        np.testing.assert_array_equal(verify.bounds(model, x, 0.1), expected)
+    finally:
+        keras.config.set_dtype_policy("float32")
+        verify._of_keras.cache_clear()
+    # No layer was made for it: the next one of a kind has the next number.
+    number = int(before.rpartition("_")[2]) if before != "mixture" else 0
+    assert kla.Mixture().name == f"mixture_{number + 1}"
+
+
+# Operations of a functional model.
+
+
+@pytest.mark.parametrize(
+    "function, expected",
+    [
+        (lambda x: x + 1.5, [2.5, -0.5]),
+        (lambda x: 1 - x, [0, 3]),
+        (lambda x: x - np.array([[1, 2]], "float32"), [0, -4]),
+        (lambda x: x - Rescaling(3.0)(x), [-2, 4]),
+        # Not in the order in which they are named.
+        (lambda x: type(ops_subtract())()(x2=Rescaling(3.0)(x), x1=x), [-2, 4]),
+        (lambda x: ops.relu(x), [1, 0]),
+        (lambda x: ops.tanh(x), np.tanh([1, -2])),
+        (lambda x: ops.softplus(x), np.log1p(np.exp([1, -2]))),
+    ],
+)
+def test_operations_are_known(function, expected):
+    x = np.array([[1.0, -2.0]], "float32")
+    low, y, high = bounds_of(function, x)
+    assert ((low <= y) & (y <= high)).all()
+    # Some ten units of numbers up to 6.
+    np.testing.assert_allclose([low[0], high[0]], [expected, expected], atol=2e-5)
+    low, _, high = bounds_of(function, x, 0.1)
+    # No slope here is above 2.
+    assert (high - low <= 0.41).all()
+
+
+def ops_subtract():
+    return (Input((1,)) - Input((1,)))._keras_history.operation
+
+
 # Certified accuracy.
 
 
@@ -482,7 +590,8 @@ def survives(model, x, labels, eps, steps=8):
     ascent = slope(model)
     goals = -np.eye(10, dtype="float32")[labels]
     low, high = np.clip(x - eps, 0, 1), np.clip(x + eps, 0, 1)
-    right, z = call(model, x).argmax(-1) == labels, x
+    right = call(model, x).argmax(-1) == labels
+    z = np.random.default_rng(0).uniform(low, high).astype("float32")
     for _ in range(steps):
         z = np.clip(z + eps / 2 * np.sign(np.asarray(ascent(z, goals))), low, high)
         z = z.astype("float32")
@@ -550,6 +659,33 @@ class OwnModel(keras.Model):
         return x
 
 
+class OwnActivation(kla.PAU):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training)
+
+
+class OwnOperation(keras.Operation):
+    """Its name is that of another."""
+
+    def call(self, a, b):
+        return a - b
+
+    def compute_output_spec(self, a, b):
+        return keras.KerasTensor(a.shape, a.dtype)
+
+
+OwnOperation.__name__ = "Add"
+
+
+def functional(function, **kwargs):
+    inputs = Input((3,), **kwargs)
+    return keras.Model(inputs, function(inputs))
+
+
+def inner_of(dtype):
+    return functional(Rescaling(2.0), dtype=dtype)
+
+
 def small():
     return model_of(Dense(2), shape=(3,))
 
@@ -561,6 +697,30 @@ def small():
         (OwnModel, {}, "OwnModel"),
         (lambda: Dense(2), {}, "must be a Keras model"),
         (lambda: model_of(OwnCall(2, name="mine"), shape=(3,)), {}, "OwnCall 'mine'"),
+        (lambda: model_of(OwnActivation(), shape=(3,)), {}, "has a `call` of its own"),
+        (lambda: model_of(Dense(2, OwnActivation()), shape=(3,)), {}, "has a `call` of its own"),
+        (lambda: functional(lambda x: OwnOperation()(x, x)), {}, r"through Add '.*verify_test.Add"),
+        (lambda: model_of(kla.Mixture((lambda x: x * 2,)), shape=(3,)), {}, "of <lambda> SymPy"),
+        (
+            lambda: functional(lambda x: Softmax()(x, mask=np.array([[True, False, True]]))),
+            {},
+            "Received: mask",
+        ),
+        (
+            lambda: functional(lambda x: Softmax()(x, np.array([[True, False, True]]))),
+            {},
+            "Received: mask",
+        ),
+        (
+            lambda: functional(lambda x: Add()([x, np.ones((1, 3), "float32")])),
+            {},
+            "more than outputs of other layers",
+        ),
+        (lambda: functional(lambda x: x + np.ones((2, 3), "float32")), {}, "with one sample"),
+        (lambda: functional(lambda x: x + np.ones(3, "int32")), {}, "or float32 arrays"),
+        (lambda: functional(Rescaling(2.0), dtype="float16"), {}, "float16. Build it with"),
+        (lambda: functional(Rescaling(2.0), dtype="uint8"), {}, "of dtype uint8"),
+        (lambda: functional(inner_of("float16")), {}, "of dtype float16"),
         (
             lambda: model_of(keras.layers.LayerNormalization(), shape=(3,)),
             {},

@@ -12,7 +12,12 @@ from pathlib import Path
 import keras
 
 from keras_learnact import SReLU, history, observe, plotting
-from keras_learnact.callbacks import ActivationBoard, ActivationHistory, SReLUThresholds
+from keras_learnact.callbacks import (
+    ActivationBoard,
+    ActivationHistory,
+    MetricsBoard,
+    SReLUThresholds,
+)
 from training import checkpoints
 from training.config import Config, UserError, differences
 
@@ -72,15 +77,10 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
     done = len(progress.history)
     if done < config.epochs:
         arguments = feed.arguments(first_epoch=done)
+        interval = _board_interval(config.epochs, feed.steps_per_epoch)
         arguments["callbacks"] += [
             *_phases(trainer, inputs, config),
-            *_history(trainer, inputs, workdir),
-            ActivationBoard(
-                str(workdir / "tensorboard"),
-                every=_board_interval(config.epochs, feed.steps_per_epoch),
-                inputs=inputs,
-                before=before,
-            ),
+            *_watching(trainer, inputs, before, workdir, interval),
             _Recorder(progress, config, workdir, path),  # the last: it saves what the others did
         ]
         trainer.fit(**arguments, initial_epoch=done, epochs=config.epochs, verbose=verbosity())
@@ -111,11 +111,15 @@ def _phases(trainer, inputs, config):
     return [SReLUThresholds(inputs, epochs=min(5, max(1, config.epochs // 2)))]
 
 
-def _history(trainer, inputs, workdir):
+def _watching(trainer, inputs, before, workdir, interval):
     """How the activations change, kept after `_phases` has set what it sets in an epoch's end."""
+    board = workdir / "tensorboard"
     if not observe.activation_layers(trainer):
-        return []
-    return [ActivationHistory(workdir / history.FILE_NAME, inputs)]
+        return [MetricsBoard(board)]
+    return [
+        ActivationHistory(workdir / history.FILE_NAME, inputs),
+        ActivationBoard(board, every=interval, inputs=inputs, before=before),
+    ]
 
 
 def _board_interval(epochs, steps_per_epoch):

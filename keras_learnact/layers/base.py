@@ -169,8 +169,8 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         (bounds on values or on time) are part of it.
 
         Bounds take the operations of the expression for those of `function`, and ask each how it
-        rounds: write what `function` computes. SymPy makes x of (x + 1) - 1, and x² of x³ / x; where
-        `function` does compute these, `sympy.Add(x + 1, -1, evaluate=False)` keeps them.
+        rounds: write what `function` computes. SymPy makes x of (x + 1) - 1, and x² of x³ / x;
+        where `function` does compute these, `sympy.Add(x + 1, -1, evaluate=False)` keeps them.
 
         A class that has a `function` of its own inherits no expression.
 

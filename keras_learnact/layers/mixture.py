@@ -149,9 +149,9 @@ class Mixture(LearnableActivation):
             if expressions.keras_name(function) is None
         ]
         return super().why_no_bounds() or (
-            f"its expression of {', '.join(own)} is what SymPy makes of it, which may round less: x "
-            "for (x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation "
-            "with an `expression` of its own."
+            f"of {', '.join(own)} SymPy makes an expression that may round less, as x for "
+            "(x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation with "
+            "an `expression` of its own."
             if own
             else ""
         )
