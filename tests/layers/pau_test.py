@@ -71,7 +71,7 @@ def test_a_denominator_that_starts_at_zero_has_a_gradient(version):
     )
 
 
-moderate = st.one_of(st.floats(-4, 4, width=32), st.just(0.0))
+moderate = st.one_of(st.floats(-4, 4, width=32, allow_subnormal=False), st.just(0.0))
 anywhere = st.floats(-MAX, MAX, width=32, allow_subnormal=False)
 
 
