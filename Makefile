@@ -66,7 +66,7 @@ bazel: kernels ## Build custom_ops and run its tests with Bazel 4 (Debian's baze
 
 docs: kernels ## Build the documentation into build/site; its gallery trains every activation
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	@$(on_tensorflow) -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(on_tensorflow) -m mkdocs build --quiet
 	@echo 'Open build/site/index.html'
 
 lint: .venv/ready ## Check style and format

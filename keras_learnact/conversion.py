@@ -839,12 +839,15 @@ class _OnInputs:
     """
 
     def __init__(self, site, interval, degrees, version):
-        self.version, self.count = version, len(site.quantiles)
-        self.x = np.concatenate([site.quantiles, np.linspace(*interval, 101)])
-        y = site.function(ops.convert_to_tensor(self.x.astype("float32")))
-        self.y = np.asarray(ops.convert_to_numpy(y), "float64")
+        self.version, self.powers = version, np.arange(degrees[0] + 1)
         self.radius = max(map(abs, interval))
-        self.powers = np.arange(degrees[0] + 1)
+        # No outlier so far that its powers overflow, and none where the function does.
+        inputs = np.clip(site.quantiles, -1e3 * self.radius, 1e3 * self.radius)
+        x = np.concatenate([inputs, np.linspace(*interval, 101)])
+        y = site.function(ops.convert_to_tensor(x.astype("float32")))
+        y = np.asarray(ops.convert_to_numpy(y), "float64")
+        finite = np.isfinite(y)
+        self.x, self.y, self.count = x[finite], y[finite], np.sum(finite[: len(inputs)])
 
     def weighted(self, values):
         """What the sum of the squares is to be small of."""
@@ -857,13 +860,13 @@ class _OnInputs:
         return np.concatenate(parts)
 
     def error(self, start):
-        values = fitting._rational(self.x, *map(np.asarray, start), self.version)
+        values = fitting.rational(self.x, *map(np.asarray, start), self.version)
         return float(np.sum(self.weighted(values - self.y) ** 2))
 
     def solved(self, denominator):
         """The best numerator for a denominator, by linear least squares; and the errors."""
         # 1/Q, in powers of x/R.
-        columns = fitting._rational(self.x, np.ones(1), denominator, self.version)[:, None]
+        columns = fitting.rational(self.x, np.ones(1), denominator, self.version)[:, None]
         columns = self.weighted(columns * (self.x / self.radius)[:, None] ** self.powers)
         y = self.weighted(self.y)
         sizes = np.linalg.norm(columns, axis=0)  # far outliers would hide the low powers

@@ -379,7 +379,7 @@ class _Sampled:
 
     def largest_error(self, numerator, denominator, version):
         def error(x, y):
-            return np.abs(y - _rational(x, numerator, denominator, version))
+            return np.abs(y - rational(x, numerator, denominator, version))
 
         return float(_peaks(error, self.x, self.y, self)[1].max())
 
@@ -415,7 +415,7 @@ def _values(function, x):
     return y[: len(x)].astype("float64"), y.dtype.kind in "biu" or y.dtype.itemsize >= 8
 
 
-def _rational(x, numerator, denominator, version):
+def rational(x, numerator, denominator, version):
     """F in float64, as the definition reads."""
     powers = np.arange(len(denominator)) + (version != "C")
     if version == "A":
