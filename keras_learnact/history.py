@@ -213,9 +213,13 @@ class History:
                 "keras_learnact.callbacks.ActivationHistory(path) writes one."
             ) from None
         except _NO_HISTORY as error:
+            # Not NumPy's own words, which are about pickles.
+            reason = f": {error}" if "it has the format" in str(error) else ""
+            is_model = str(path).endswith((".keras", ".h5"))
+            way_out = " Load the model and give that." if is_model else ""
             raise ValueError(
-                f"A file is wanted that keras_learnact.callbacks.ActivationHistory or History.save "
-                f"of this version wrote. Received: {str(path)!r}, which is not one: {error}"
+                "A file is wanted that keras_learnact.callbacks.ActivationHistory or History.save of "
+                f"this version wrote. Received: {str(path)!r}, which is not one{reason}.{way_out}"
             ) from error
 
 
