@@ -24,10 +24,9 @@ Why the bounds are certain:
    kernels and formulas keep, and the tests try to refute it. This package's activations are scaled
    so that nothing overflows or underflows on the way to a value; of other classes the operations
    are taken to be done as they stand, in whatever order, and where that may overflow nothing is
-   certain. Since an expression's constants may be
-   computed from several parameters (1 / c, √(b² - 4ac), t - a t), the effect of a change of every
-   parameter by `_PARAMETER` units is added (`conditioning`), which is measured at three places of a
-   cell and doubled.
+   certain. Since an expression's constants may be computed from several parameters (1 / c, √(b² -
+   4ac), t - a t), the effect of a change of every parameter by `_PARAMETER` units is added
+   (`conditioning`), which is measured at three places of a cell and doubled.
 
 3. *Between cells.* The cells are closed and cover all finite numbers. A root that is no floating
    point number lies within a cell of its own, two or three numbers wide.
@@ -1019,7 +1018,8 @@ def _cast(x, dtype, whole):
     """
     digits, least, normal, largest = _FORMATS[dtype]
     quantum = np.maximum(np.frexp(x)[1] - digits, least)
-    y = np.ldexp(whole(np.ldexp(x, -quantum)), quantum) + 0.0
+    with np.errstate(over="ignore"):
+        y = np.ldexp(whole(np.ldexp(x, -quantum)), quantum) + 0.0
     denormal = abs(y) < 2.0**normal
     low = np.where(denormal, np.minimum(y, 0.0), np.minimum(y, largest))
     high = np.where(denormal, np.maximum(y, 0.0), np.maximum(y, -largest))

@@ -218,8 +218,9 @@ class History:
             is_model = str(path).endswith((".keras", ".h5"))
             way_out = " Load the model and give that." if is_model else ""
             raise ValueError(
-                "A file is wanted that keras_learnact.callbacks.ActivationHistory or History.save of "
-                f"this version wrote. Received: {str(path)!r}, which is not one{reason}.{way_out}"
+                "A file is wanted that keras_learnact.callbacks.ActivationHistory or History.save "
+                "of this version wrote. "
+                f"Received: {str(path)!r}, which is not one{reason}.{way_out}"
             ) from error
 
 

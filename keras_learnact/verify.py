@@ -1183,7 +1183,7 @@ def _reading(operation):
             raise ValueError(
                 f"There are no bounds through {type(operation).__name__} {operation.name!r} called "
                 "with more than outputs of other layers. Received: "
-                + (", ".join(extra) if extra else f"{first}={inputs!r}")
+                + (", ".join(extra) if extra else f"a constant in `{first}`")
             )
         return _read(operation, inputs)
 
