@@ -636,3 +636,19 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_every_activation_is_asked():
     assert {cls.__name__ for cls in ACTIVATIONS} >= {"PAU", "DEU", "APL", "SReLU", "Mixture"}
+
+
+@pytest.mark.tensorflow
+def test_constants_of_fewer_digits_are_no_float64():
+    # Keras' leaky_relu(-5) is -1.0000000149 there.
+    for name in ("leaky_relu", "gelu"):
+        with pytest.raises(ValueError, match=f"{name} have float32 constants"):
+            Mixture((name,), sharing="layer", dtype="float64").range(-5, 5)
+        Mixture((name,), sharing="layer").range(-5, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")  # JAX says the same
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="others always have float64")
+def test_float64_that_is_float32_is_refused():
+    with pytest.raises(ValueError, match="computes float64 in float32 here"):
+        PAU(dtype="float64").range(-1, 1)

@@ -1,6 +1,7 @@
 """What every learnable activation has in common, written once."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -202,12 +203,20 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         own = [
             name for name in ("call", "__call__") if getattr(kind, name) is not getattr(known, name)
         ]
-        return (
-            f"it has a `{own[0]}` of its own, of which the expression says nothing. Write what it "
-            "computes as `function` and `expression`."
-            if own
-            else ""
-        )
+        if own:
+            return (
+                f"it has a `{own[0]}` of its own, of which the expression says nothing. Write what "
+                "it computes as `function` and `expression`."
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # JAX warns too, at every call
+            made = keras.backend.standardize_dtype(ops.zeros((), self._math_dtype).dtype)
+        if made != self._math_dtype:
+            return (
+                f"Keras computes {self._math_dtype} in {made} here. Use dtype={made!r}; or on JAX: "
+                'jax.config.update("jax_enable_x64", True).'
+            )
+        return ""
 
     # What every activation gives.
 

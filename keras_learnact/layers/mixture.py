@@ -143,18 +143,25 @@ class Mixture(LearnableActivation):
         return sp.Add(*terms)
 
     def why_no_bounds(self):
+        names = {function: expressions.keras_name(function) for function in self._functions}
         own = [
             _name(activation)
             for activation, function in zip(self.activations, self._functions, strict=True)
-            if expressions.keras_name(function) is None
+            if names[function] is None
         ]
-        return super().why_no_bounds() or (
-            f"of {', '.join(own)} SymPy makes an expression that may round less, as x for "
-            "(x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation with "
-            "an `expression` of its own."
-            if own
-            else ""
-        )
+        if own:
+            return super().why_no_bounds() or (
+                f"of {', '.join(own)} SymPy makes an expression that may round less, as x for "
+                "(x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation "
+                "with an `expression` of its own."
+            )
+        rounded = {"gelu", "leaky_relu"} & set(names.values())
+        if rounded and self._math_dtype == "float64" and keras.backend.backend() == "tensorflow":
+            return (
+                f"Keras' {' and '.join(sorted(rounded))} have float32 constants in float64 on "
+                "TensorFlow. Use dtype='float32'."
+            )
+        return super().why_no_bounds()
 
     def text(self, w):
         names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]
