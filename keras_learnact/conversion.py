@@ -78,6 +78,19 @@ EXACT = (
 )
 
 
+# Layers that combine what an activation keeps apart.
+MIXING = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    layers.Maxout,
+    layers.MaxoutDense,
+    layers.MaxoutConv2D,
+)
+
+
 class Site(NamedTuple):
     """What a factory with one argument is told about the activation that it replaces.
 
@@ -142,6 +155,9 @@ class Report:
     def left(self):
         """The rows of what was left as it was; `note` says why."""
         return tuple(row for row in self.rows if not row.became)
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         cells = [("layer", "was", "became", "parameters", "note")]
@@ -229,6 +245,15 @@ def convert(
     >>> print(converted.conversion_report)
     """
     _check_model("convert", model)
+    if not isinstance(mapping, Mapping):
+        raise TypeError(
+            f'convert: `mapping` must be a dict, say {{"relu": PAU}}. Received: mapping={mapping!r}'
+        )
+    if not (where is None or callable(where) or isinstance(where, (str, Mapping, list, tuple))):
+        raise TypeError(
+            "convert: `where` must be None, a pattern, a list of patterns, a dict from patterns to "
+            f"what makes a layer, or a function of a layer. Received: where={where!r}"
+        )
     mapping = {_key(key): _factory(value, f"mapping[{key!r}]") for key, value in mapping.items()}
     classes = tuple(key for key in mapping if isinstance(key, type))
     found = list(_places(model, classes))
@@ -365,7 +390,8 @@ def simplify(
     >>> simple = simplify(trained, tolerance=0.05, inputs=images[:256])
     >>> print(simple.conversion_report)
     """
-    if not 0 < tolerance < float("inf"):
+    is_number = isinstance(tolerance, (int, float, np.number)) and not isinstance(tolerance, bool)
+    if not is_number or not 0 < tolerance < float("inf"):
         raise ValueError(
             f"simplify: `tolerance` must be a positive number. Received: tolerance={tolerance!r}"
         )
@@ -755,6 +781,11 @@ def _made(factory, place, interval, quantiles):
         raise TypeError(
             f"convert: what makes the activation of {place.path!r} must make a Keras layer. "
             f"Received: {layer!r}"
+        )
+    if isinstance(layer, MIXING):
+        raise TypeError(
+            f"convert: what makes the activation of {place.path!r} must make an activation. "
+            f"Received: {layer!r}, which combines its inputs."
         )
     return layer
 
