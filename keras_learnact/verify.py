@@ -272,6 +272,10 @@ def _inputs(model, x):
             "All inputs need the same number of samples. "
             f"Received: shapes {[array.shape for array in arrays]}"
         )
+    if not len(arrays[0]):
+        raise ValueError(
+            f"Bounds need at least one sample. Received: shapes {[a.shape for a in arrays]}"
+        )
     return arrays
 
 

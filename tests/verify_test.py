@@ -735,6 +735,7 @@ def small():
         (small, {"eps": np.zeros(2)}, r"eps of shape \(2,\)"),
         (small, {"x": np.zeros((1, 4))}, r"has the shape \(None, 3\)"),
         (small, {"x": np.zeros(3)}, r"Received: shape \(3,\)"),
+        (small, {"x": np.zeros((0, 3))}, "at least one sample"),
         (small, {"x": np.full((1, 3), np.nan)}, "finite numbers"),
         (small, {"method": "magic"}, "method='magic'"),
         (small, {"clip": (1, 0)}, r"`clip` must be two numbers"),
