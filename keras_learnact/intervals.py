@@ -566,6 +566,10 @@ def rounding(root, x, unit, largest, tiny, scaled):
     """
     memo = {}
     unknown = np.zeros(np.shape(x.low), bool)  # where the layer may return nan
+    # Layers scale a polynomial with coefficients near the largest number down by so much, a power
+    # of two: what underflows then is that much larger.
+    near = np.frexp(max(_magnitudes(root)))[1] - np.frexp(largest)[1] + 9
+    tiny_scaled = tiny * 2.0 ** max(0, near) if scaled else tiny
 
     def follow(node):
         key = id(node)
@@ -677,9 +681,10 @@ def rounding(root, x, unit, largest, tiny, scaled):
         if op == "add":
             units = _ARITHMETIC * len(values)
             total = functools.reduce(operator.add, [c.size for c in computed])
-            error = functools.reduce(operator.add, errors) + units * unit * total
+            lost = units * unit * total + (len(values) * tiny_scaled if near > 0 else 0.0)
+            error = functools.reduce(operator.add, errors) + lost
             whole = functools.reduce(operator.add, computed)
-            bound = number_or(units * unit * total, np.inf)
+            bound = number_or(lost, np.inf)
             positive = functools.reduce(np.minimum, [c.low for c in computed]) >= 0
             negative = functools.reduce(np.maximum, [c.high for c in computed]) <= 0
             low = number_or(whole.low - bound, -np.inf)
@@ -706,11 +711,11 @@ def rounding(root, x, unit, largest, tiny, scaled):
                     + number_or(c.size * error, 0)
                     + _ARITHMETIC * unit * product.size
                 )
-                lost = is_rational(node) and tiny
+                lost = is_rational(node) and tiny_scaled
                 value, other = value * v, rounded(product, _ARITHMETIC, lost)
             if not scaled:
                 other, error = product_as_it_stands(args, computed, other, error)
-            return value, other, error + tiny
+            return value, other, error + (tiny_scaled if is_rational(node) else tiny)
         value, inside, error = values[0], computed[0], errors[0]
         if op == "power":
             n = node.value
@@ -719,7 +724,7 @@ def rounding(root, x, unit, largest, tiny, scaled):
                 n = -1
             exact = value.power(n)
             # The smallest number there is stands for nothing.
-            lost = tiny if n > 0 else np.finfo(WIDE).tiny
+            lost = tiny_scaled if n > 0 else np.finfo(WIDE).tiny
             result = rounded(inside.power(n), _ARITHMETIC * abs(n), is_rational(node) and lost)
             # |p^n - q^n| <= |n| |p - q| max(|p|, |q|)^(n - 1), and likewise for n < 0.
             both = value.joined(inside)
@@ -750,11 +755,26 @@ def rounding(root, x, unit, largest, tiny, scaled):
 
     _, computed, error = follow(root)
     if is_rational(root) and root.op != "x":
-        return rounded(computed, 0), error + tiny
+        return rounded(computed, 0), error + tiny_scaled
     computed = Interval(
         np.where(unknown, -np.inf, computed.low), np.where(unknown, np.inf, computed.high)
     )
     return computed, np.where(unknown, np.inf, error)
+
+
+def _magnitudes(root):
+    """Those of the numbers in an expression, and 1."""
+    found, seen, left = [1.0], set(), [root]
+    while left:
+        node = left.pop()
+        if isinstance(node, tuple):  # a part of a piecewise expression and its condition
+            left += node
+        elif id(node) not in seen:
+            seen.add(id(node))
+            left += node.args
+            if node.op == "number" and np.isfinite(node.value):
+                found.append(abs(node.value))
+    return found
 
 
 def _divides(node):

@@ -163,6 +163,13 @@ def test_no_value_leaves_the_bounds_whatever_the_coefficients(data):
     check(layer, count=100)
 
 
+def test_what_underflows_beside_a_coefficient_near_the_largest_number_is_in_the_bounds():
+    # The formula scales P and Q by 2^-3 here, so that P = x, a normal number, becomes 0.
+    layer = PAU(degrees=(3, 2), initial=((0, 1, 0, 0), (0, 5.3e36)))
+    x = np.array([-8.918653e-38, 8.918653e-38], "float32")
+    assert_sound(layer, x, x, x, x)
+
+
 def grid_of(layer, lo, hi):
     """The exact function of each group at many points, in float64, and their distance."""
     import sympy
