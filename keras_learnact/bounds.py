@@ -70,6 +70,10 @@ _FORMATS = {
 _MOST_CELLS = 1024  # bisected at once; where f oscillates longer than that, its envelope must do
 
 
+# Beyond it the formula of a rational function loses more than its digits.
+_LARGEST = 2**40
+
+
 class Extremum(NamedTuple):
     """Where a function turns.
 
@@ -232,7 +236,15 @@ def _shape(layer, group, what):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
                 changed.append(node({**values, name: moved}))
-    return Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
+    shape = Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
+    most = max(abs(number) for numbers in values.values() for number in numbers)
+    if most > _LARGEST and any(f and f.exact[1].degree() > 0 for f in shape.fractions):
+        raise ValueError(
+            f"{_name(layer)}: {what} of a rational function knows how the layer rounds for "
+            f"coefficients up to {_LARGEST:.1e}. Received: one of {float(most):.3g} in group "
+            f"{group}."
+        )
+    return shape
 
 
 # Rational parts, exactly.
@@ -924,10 +936,18 @@ class _Table:
             target = self.targets[end]
             if target and far.any():
                 limit = target.at_infinity(side)
-                # The layer rounds it, as any other value.
-                units = 0 if self.derivative else math.copysign(16 * self.shape.unit, limit)
-                np.minimum(low, limit * (1 - units), out=low, where=far)
-                np.maximum(high, limit * (1 + units), out=high, where=far)
+                ends = [limit]
+                if not self.derivative:
+                    # The layer rounds it, as any other value, and an infinite one has the sign of
+                    # the layer's value at the largest number.
+                    units = math.copysign(16 * self.shape.unit, limit)
+                    ends = [limit * (1 - units) - self.shape.tiny]
+                    ends += [limit * (1 + units) + self.shape.tiny]
+                    if math.isinf(limit):
+                        at_largest = target(np.array([side * self.shape.largest], WIDE))
+                        ends.append(math.copysign(math.inf, at_largest.item()))
+                np.minimum(low, min(ends), out=low, where=far)
+                np.maximum(high, max(ends), out=high, where=far)
         return low.reshape(shape), high.reshape(shape)
 
     def _point(self, x, cell):
