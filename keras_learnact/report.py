@@ -1,6 +1,7 @@
 """One HTML page on which learned functions are explored, epoch by epoch."""
 
 import base64
+import html
 import json
 import re
 from pathlib import Path
@@ -78,7 +79,7 @@ def write_html(source, path, inputs=None, *, title: str | None = None, overwrite
         raise ValueError(f"A history with at least one moment is wanted. Received: {source!r}")
     data = {"title": title or _title(source), **_data(history)}
     parts = {
-        "title": _escaped(data["title"]),
+        "title": html.escape(data["title"], quote=False),
         "style": (_PAGE / "page.css").read_text("utf-8"),
         "data": _json({**data, "palettes": {"light": _LIGHT, "dark": _DARK}}),
         "plotly": plotly,
@@ -203,7 +204,3 @@ def _finite(value):
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _escaped(text):
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

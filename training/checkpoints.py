@@ -1,11 +1,12 @@
 """One file that holds all that a run needs to go on as if nothing had happened."""
 
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from keras_learnact.files import written
 
 
 def save(path: Path, trainer: keras.Model, state: dict) -> None:
@@ -19,10 +20,8 @@ def save(path: Path, trainer: keras.Model, state: dict) -> None:
         f"{i:05d}": keras.ops.convert_to_numpy(variable)
         for i, variable in enumerate(_variables(trainer))
     }
-    beside = path.with_name(f".{path.name}")
-    with open(beside, "wb") as file:
+    with written(path) as file:
         np.savez(file, state=json.dumps(state), **arrays)
-    os.replace(beside, path)
 
 
 def read_state(path: Path) -> dict:

@@ -9,7 +9,6 @@ gets one and makes its file. ImageNet does not fit in memory: see `training.imag
 """
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import app, flags, logging
 
+from keras_learnact.files import written
 from training.config import UserError
 
 # scikit-learn has no split of its own: a fixed one, stratified by class.
@@ -125,12 +125,10 @@ def sum_of_sines(points: int = 3000) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_cache(path: Path, arrays: dict) -> None:
-    """Writes beside and renames: a file of this name is always complete."""
+    """Makes the folder, too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "wb") as file:
+    with written(path) as file:
         np.savez(file, **arrays)
-    os.replace(beside, path)
 
 
 def read_cache(path: Path) -> dict:

@@ -4,7 +4,6 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import platform
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import keras
 
 import keras_learnact as kla
 from keras_learnact import observe
-from keras_learnact.export import export_saved_model
+from keras_learnact.files import written
 from training.config import Config
 from training.loop import assert_same_run
 
@@ -40,9 +39,8 @@ def write_result(workdir: Path, config: Config, model: keras.Model, **facts) -> 
         "backend": keras.backend.backend(),
         "versions": versions(),
     }
-    beside = workdir / ".result.json"
-    beside.write_text(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n")
-    os.replace(beside, workdir / "result.json")
+    with written(workdir / "result.json", "w") as file:
+        file.write(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n")
 
 
 def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
@@ -52,7 +50,7 @@ def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
         print("No SavedModel of a quick run: it would take longer than all the rest.")
     elif keras.backend.backend() == "tensorflow":
         # Of a run that was killed and goes on there may be one.
-        export_saved_model(model, workdir / "saved_model", overwrite=True)
+        kla.export_saved_model(model, workdir / "saved_model", overwrite=True)
     else:
         print("No SavedModel: that needs TensorFlow as the backend of Keras. There is model.keras.")
 
