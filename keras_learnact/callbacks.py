@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_learnact import history, plotting
 from keras_learnact.layers.srelu import SReLU
@@ -162,7 +163,8 @@ class MetricsBoard(keras.callbacks.Callback):
         logs = dict(logs or {})
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer:
-            logs["learning_rate"] = optimizer.learning_rate
+            # Of replicas (`tf.distribute`) it is a variable that `float` does not know.
+            logs["learning_rate"] = ops.convert_to_numpy(optimizer.learning_rate)
         for name, value in logs.items():
             run = "validation" if name.startswith("val_") else "train"
             name = name.removeprefix("val_")
@@ -275,7 +277,7 @@ class ActivationBoard(MetricsBoard):
             plotting.input_distributions(model, first)
         # A model with a training step of its own may keep its optimizers elsewhere.
         optimizer = getattr(model, "optimizer", None)
-        self._steps = int(optimizer.iterations) if optimizer else 0
+        self._steps = int(ops.convert_to_numpy(optimizer.iterations)) if optimizer else 0
         self._writers = {}
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -617,9 +617,10 @@ def rounding(root, x, unit, largest, tiny, scaled):
         return Interval(low, high)
 
     def overflowing(interval):
+        # To ±∞, or, as some layers do, to the largest number.
         return Interval(
-            np.where(interval.low < -largest, -np.inf, interval.low),
-            np.where(interval.high > largest, np.inf, interval.high),
+            np.where(interval.low < -largest, -np.inf, np.minimum(interval.low, largest)),
+            np.where(interval.high > largest, np.inf, np.maximum(interval.high, -largest)),
         )
 
     def product_as_it_stands(args, computed, product, error):

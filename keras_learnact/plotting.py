@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from keras_learnact.files import free, written
-from keras_learnact.layers.base import LearnableActivation
+from keras_learnact.layers.base import LearnableActivation, groups_in
 from keras_learnact.observe import named_activations, record_inputs
 
 # Okabe and Ito's palette, which all forms of colour blindness tell apart.
@@ -486,7 +486,7 @@ def _figure_class():
 def _chosen(layer, max_curves, parameters=None):
     """Which groups are drawn, and what stands below the title."""
     parameters = layer.parameters() if parameters is None else parameters
-    groups = len(next(iter(parameters.values())))
+    groups = groups_in(parameters)
     count = min(groups, max_curves)
     family = type(layer).__name__
     if groups > 1:
@@ -527,7 +527,8 @@ def _curves(layer, x, sets, chosen):
     together = {
         key: np.concatenate([parameters[key][chosen] for parameters in sets]) for key in sets[0]
     }
-    curves = layer.curve(x, together).astype("float64").reshape(len(sets), len(chosen), len(x))
+    curves = layer.curve(x, together).astype("float64").reshape(-1, len(chosen), len(x))
+    curves = np.broadcast_to(curves, (len(sets), *curves.shape[1:]))  # one, without parameters
     return np.where(np.isfinite(curves), curves, np.nan)  # a gap, where there is no value
 
 

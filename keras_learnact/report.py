@@ -12,6 +12,7 @@ import numpy as np
 from keras_learnact import plotting
 from keras_learnact.files import free, written
 from keras_learnact.history import History, as_history
+from keras_learnact.layers.base import groups_in
 
 _PAGE = Path(__file__).with_name("report_page")
 
@@ -115,8 +116,7 @@ def _title(source):
 def _data(history):
     """What the page's program gets."""
     groups = sum(
-        min(_GROUPS, len(next(iter(values.values()))))
-        for values in history.moments[0].parameters.values()
+        min(_GROUPS, groups_in(values)) for values in history.moments[0].parameters.values()
     )
     count = max(_FEWEST_MOMENTS, _CURVES // groups)
     moments = [history.moments[i] for i in _spread(len(history.moments), count)]
@@ -128,7 +128,7 @@ def _data(history):
 
 def _layer(name, layer, moments):
     parameters = [moment.parameters[name] for moment in moments]
-    groups = len(next(iter(parameters[0].values())))
+    groups = groups_in(parameters[0])
     chosen = _spread(groups, _GROUPS)
     parameters = [{k: v[chosen] for k, v in values.items()} for values in parameters]
     # All moments as groups of one call: the points are few, and each call costs the same.
@@ -136,20 +136,22 @@ def _layer(name, layer, moments):
     distributions = [moment.distribution(name) for moment in moments]
     low, high = _range(distributions)
     x, edges = np.linspace(low, high, _POINTS), np.linspace(low, high, _BINS + 1)
+    rows = len(moments) * len(chosen)
+    curves = np.broadcast_to(layer.curve(x, together), (rows, len(x)))  # one, without parameters
     return {
         "name": name,
         "kind": type(layer).__name__,
         "groups": groups,
         "chosen": chosen.tolist(),
         "range": [low, high],
-        "curves": _packed(layer.curve(x, together), "<f4"),
+        "curves": _packed(curves, "<f4"),
         "densities": [d and _density(d, edges) for d in distributions],
         "coefficients": [
             f"{key}[{j}]" if values.shape[1] > 1 else key
             for key, values in parameters[0].items()
             for j in range(values.shape[1])
         ],
-        "values": _packed(np.concatenate(list(together.values()), axis=1), "<f4"),
+        "values": _packed(np.concatenate([np.empty((rows, 0)), *together.values()], axis=1), "<f4"),
         "formulas": [
             [layer.text(**{k: v[g] for k, v in values.items()}) for g in range(len(chosen))]
             for values in parameters

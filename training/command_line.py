@@ -6,6 +6,7 @@ Precedence, from weak to strong: the defaults of the configuration, a preset (`-
 
 import dataclasses
 import json
+import os
 import sys
 import types
 import typing
@@ -13,7 +14,10 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from training.config import Config, UserError, load_preset, quick
+from training.config import Config, StartAgain, UserError, load_preset, quick
+
+# The fields that a run is called by.
+CALLED_BY = ("dataset", "network", "activation", "seed")
 
 
 def start(config_class: type[Config], main) -> None:
@@ -24,6 +28,10 @@ def start(config_class: type[Config], main) -> None:
         app.run(main)
     except UserError as error:
         sys.exit(str(error))
+    except StartAgain as error:
+        print(error, file=sys.stderr, flush=True)
+        # As a new process: the servers of TensorFlow's workers cannot begin anew in this one.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def define_flags(config_class: type[Config], values: flags.FlagValues = flags.FLAGS) -> None:
@@ -60,6 +68,30 @@ def from_flags(
         config = quick(config)
     config = dataclasses.replace(config, **given)
     return config, values.workdir or _workdir(config, values.config)
+
+
+def to_flags(config: Config) -> list[str]:
+    """The flags that give this configuration, without those that do not change its result.
+
+    What a run is called by is always among them; of the rest, what is not the default.
+
+    Errors: a `UserError` for None where the default is another: no flag can say it.
+    """
+    given = []
+    for field, kind in _fields(type(config)):
+        value = getattr(config, field.name)
+        default = value == getattr(type(config)(), field.name)
+        if not field.metadata["result"] or (default and field.name not in CALLED_BY):
+            continue
+        if value is None:
+            raise UserError(f"No flag gives {field.name}=None. Received: {config}")
+        if kind is bool:
+            given.append(f"--{field.name}" if value else f"--no{field.name}")
+        elif kind is tuple:
+            given.append(f"--{field.name}={','.join(map(str, value))}")
+        else:
+            given.append(f"--{field.name}={json.dumps(value) if kind is dict else value}")
+    return given
 
 
 def _fields(config_class):

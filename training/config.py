@@ -10,6 +10,10 @@ class UserError(ValueError):
     """What only the user can mend: a program shows the message, without a traceback."""
 
 
+class StartAgain(RuntimeError):
+    """What passes when the same command starts again: a program shows the message and does so."""
+
+
 def _field(default, help, *, result=True):
     """A field with its `--help` text; `result=False`: another value gives the same result."""
     metadata = {"help": help, "result": result}
@@ -43,6 +47,12 @@ class Config:
     batch_size: int = _field(64, "batch size")
     seed: int = _field(0, "seed of the start, the order of the data and all noise")
     examples: int | None = _field(None, "use only so many examples; None: all")
+    distribute: str = _field(
+        "none",
+        "one run on many devices: none, mirrored, mirrored:N or multi_worker, see "
+        "training/distribution.py",
+        result=False,
+    )
     quick: bool = _field(False, "seconds instead of hours: two steps")
     data_dir: str = _field("~/tensorflow_datasets", "where data sets are kept", result=False)
     download: bool = _field(False, "get the data set if it is not in data_dir", result=False)
@@ -54,8 +64,40 @@ class ImageConfig(Config):
 
     dataset: str = _field("digits", "digits, or any image data set of TensorFlow Datasets by name")
     network: str = _field("lenet", "network by name, say lenet or vgg8")
+    width: float = _field(1.0, "factor of the hidden sizes of mlp and cnn; others take only 1")
     augmentation: str = _field(
         "default", "default: that of the data set; or none, rotation, crop_and_flip"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningConfig(ImageConfig):
+    """A run of `training.pruning`."""
+
+    shares: tuple[int, ...] = _field(
+        (10, 20, 30, 40, 50, 60), "percent of the filters that are removed, one network for each"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig(ImageConfig):
+    """A run of `training.search`."""
+
+    activation: str = _field("expression", "what formulas are tried as: only expression")
+    epochs: int = _field(5, "epochs of each training")
+    population: int = _field(16, "functions in a generation")
+    generations: int = _field(6, "generations after the first")
+    operations: str = _field(
+        "", "operations of the grammar by name, separated by commas; none: all of training.grammar"
+    )
+    constants: int = _field(0, "how many trainable constants a formula may have: a, b, …")
+    largest: int = _field(15, "the most nodes of a formula")
+    repeats: int = _field(2, "trainings of each formula, whose mean accuracy counts")
+    check_repeats: int = _field(5, "trainings of what was found, with other seeds, at the end")
+    results: str = _field(
+        "",
+        "where the front's .csv, .md and .png go: a path without ending; none: workdir/front",
+        result=False,
     )
 
 
@@ -78,23 +120,31 @@ def quick(config: Config) -> Config:
     Two steps. Neither the training step nor a SavedModel is compiled, see where `quick` is asked.
     """
     batch_size = min(config.batch_size, 4)
+    fewer = {"shares": config.shares[-1:]} if isinstance(config, PruningConfig) else {}
+    if isinstance(config, SearchConfig):
+        fewer = {"population": 4, "generations": 1, "repeats": 1, "check_repeats": 2}
     return dataclasses.replace(
         config,
         quick=True,
         epochs=1,
         batch_size=batch_size,
         examples=2 * batch_size,
+        **fewer,
     )
 
 
 def differences(wanted: dict, found: dict, config_class: type[Config]) -> list[str]:
-    """The fields of two configurations, given as dictionaries, that make their results differ."""
+    """The fields of two configurations, given as dictionaries, that make their results differ.
+
+    A field that a configuration lacks is younger than it: what it does by default is what was done.
+    """
     names = [field.name for field in dataclasses.fields(config_class) if field.metadata["result"]]
-    wanted, found = (json.loads(json.dumps(config)) for config in (wanted, found))
+    defaults = dataclasses.asdict(config_class())
+    wanted, found = (json.loads(json.dumps({**defaults, **c})) for c in (wanted, found))
     return [
-        f"{name}={found.get(name)!r} there and {wanted.get(name)!r} here"
+        f"{name}={found[name]!r} there and {wanted[name]!r} here"
         for name in names
-        if found.get(name) != wanted.get(name)
+        if found[name] != wanted[name]
     ]
 
 

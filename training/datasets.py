@@ -210,7 +210,10 @@ def prepared(name: str, data_dir: str, download: bool):
     if not builder.is_prepared():
         if not download:
             raise MissingDataset(f"{name} is not in {data_dir}. This gets it:\n    {command}")
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except AssertionError as error:  # so it says which files the user must get, as of ImageNet
+            raise MissingDataset(f"{name} is not in {data_dir}. {error}") from error
     return builder, tfds
 
 
@@ -243,6 +246,17 @@ def _read_tensorflow_dataset(name, data_dir, download):
         arrays[f"{ours}_images"] = images
         arrays[f"{ours}_labels"] = labels.astype("int32")
     return arrays
+
+
+def assert_there(name: str, data_dir: str, download: bool) -> None:
+    """Gets a data set of images if it may; turns it into arrays unless they do not fit in memory.
+
+    Errors: see `load_images`.
+    """
+    if name == "imagenet2012":
+        prepared(name, data_dir, download)
+    else:
+        load_images(name, data_dir, download)
 
 
 def main(argv):

@@ -11,20 +11,32 @@ from pathlib import Path
 
 import keras
 
-from training import datasets, feeding, imagenet, loop, networks, optimizers, records
+from training import datasets, distribution, feeding, imagenet, loop, networks, optimizers, records
 from training.augmentation import augmentation
 from training.command_line import from_flags, start
 from training.config import ImageConfig
 
 
-def train(config: ImageConfig, workdir: str) -> dict:
+def new_network(config: ImageConfig, images) -> keras.Model:
+    """The network that a run starts with; `images` as `training.networks.build` takes them."""
+    unit = networks.Unit(config.activation, **config.activation_args)
+    return networks.build(config.network, images, unit, config.width)
+
+
+def train(config: ImageConfig, workdir: str, start_with=new_network) -> dict:
     """Trains one network and leaves what it learned in `workdir`.
 
     Resumes a run that was killed, and only reads the result of one that is finished.
 
+    Args:
+        config: the run.
+        workdir: where all of it goes.
+        start_with: makes the network, as `new_network` does. A run that goes on asks again, and
+            must get the same variables, whatever their values.
+
     Returns:
-        The metrics of result.json: `best_accuracy` with its epoch, `final_accuracy`, `diverged`,
-        `parameters`, `seconds_per_epoch`.
+        The metrics of result.json: `best_accuracy` with its epoch, `final_accuracy`, of 100 or more
+        classes `final_top5_accuracy`, `diverged`, `parameters`, `seconds_per_epoch`.
 
     Errors: a `UserError` for an unknown name or a workdir of another run; a
     `datasets.MissingDataset` that says how to get it.
@@ -33,21 +45,8 @@ def train(config: ImageConfig, workdir: str) -> dict:
     metrics = records.finished(workdir, config)
     if metrics is not None:
         return metrics
-    keras.utils.set_random_seed(config.seed)
-    images, feed = _data(config)
-    unit = networks.Unit(config.activation, **config.activation_args)
-    model = networks.build(config.network, images, unit)
-    trainer = _compiled(config, model, images, feed.steps_per_epoch)
-    print(
-        f"{config.network} with {config.activation} on {images.source}: "
-        f"{networks.parameter_count(model):,} parameters, {feed.steps_per_epoch} steps per epoch"
-    )
-    progress = loop.fit(trainer, feed, config, workdir)
-    metrics = _metrics(progress, model)
-    if not progress.diverged:
-        records.write_model(workdir, config, model)
-    records.write_result(workdir, config, model, metrics=metrics, dataset=images.source)
-    return metrics
+    with distribution.entered(config):
+        return _train(config, workdir, start_with)
 
 
 def main(argv):
@@ -56,7 +55,15 @@ def main(argv):
     print(f"{records.summary(metrics)}\nEverything is in {workdir}")
 
 
-def _data(config):
+def _train(config, workdir, start_with):
+    images, feed = data(config)
+    model, trainer = compiled(config, images, feed.steps_per_epoch, start_with)
+    print(summary(config, model, images, feed))
+    progress = loop.fit(trainer, feed, config, workdir)
+    return finish(config, workdir, model, progress, images)
+
+
+def data(config: ImageConfig):
     """The facts of the images, and the feed that brings them to the network."""
     load = imagenet.load if config.dataset == "imagenet2012" else _load_arrays
     try:
@@ -77,10 +84,14 @@ def _arrays(config, images):
     return images, feeding.ArrayFeed(images.train, images.test, config.batch_size, config.seed)
 
 
-def _compiled(config, model, images, steps_per_epoch):
-    """The model with augmentation before it: that is what is trained, the model what is kept."""
+def compiled(config: ImageConfig, images, steps_per_epoch: int, start_with=new_network):
+    """A new network, which is kept, and with augmentation before it, which is trained."""
+    keras.utils.set_random_seed(config.seed)
+    model = start_with(config, images)
     name = config.augmentation if config.augmentation != "default" else images.augmentation
-    trainer = keras.Sequential([keras.Input(images.shape), *augmentation(name, config.seed), model])
+    trainer = distribution.current().trainer(
+        [keras.Input(images.shape), *augmentation(name, config.seed), model]
+    )
     metrics = ["accuracy"]
     if images.classes >= 100:
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5_accuracy"))
@@ -92,15 +103,36 @@ def _compiled(config, model, images, steps_per_epoch):
         # than it can win back in four steps.
         run_eagerly=config.quick and keras.backend.backend() == "tensorflow",
     )
-    return trainer
+    return model, trainer
+
+
+def summary(config: ImageConfig, model: keras.Model, images, feed) -> str:
+    """What is trained, in a line."""
+    return (
+        f"{config.network} with {config.activation} on {images.source}: "
+        f"{networks.parameter_count(model):,} parameters, {feed.steps_per_epoch} steps per epoch"
+    )
+
+
+def finish(
+    config: ImageConfig, workdir: Path, model: keras.Model, progress: loop.Progress, images, **facts
+) -> dict:
+    """Writes the model and result.json, with these facts in it; returns its metrics."""
+    metrics = _metrics(progress, model)
+    if not progress.diverged:
+        records.write_model(workdir, config, model)
+    records.write_result(workdir, config, model, metrics=metrics, dataset=images.source, **facts)
+    return metrics
 
 
 def _metrics(progress, model):
-    best = progress.best("val_accuracy", largest=True)
+    best, final = progress.best("val_accuracy", largest=True), progress.history[-1]
+    top5 = final.get("val_top5_accuracy")
     return {
         "best_accuracy": best["val_accuracy"],
         "best_epoch": best["epoch"],
-        "final_accuracy": progress.history[-1]["val_accuracy"],
+        "final_accuracy": final["val_accuracy"],
+        **({} if top5 is None else {"final_top5_accuracy": top5}),
         "diverged": progress.diverged,
         "parameters": networks.parameter_count(model),
         "seconds_per_epoch": progress.seconds_per_epoch(),

@@ -18,9 +18,10 @@ from keras_learnact.callbacks import (
     MetricsBoard,
     SReLUThresholds,
 )
-from training import checkpoints
+from training import checkpoints, distribution
 from training.config import Config, UserError, differences
 
+CHECKPOINT = "checkpoint.npz"
 # How many inputs show the distribution of what reaches the activations.
 PICTURED = 256
 # How many pictures of each activation TensorBoard gets at most.
@@ -64,33 +65,69 @@ def fit(trainer: keras.Model, feed, config: Config, workdir: Path) -> Progress:
         config: the run.
         workdir: where all of it goes.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / "checkpoint.npz"
-    progress = Progress()
-    inputs, before = feed.some_inputs(PICTURED), plotting.snapshot(trainer)
-    if path.exists():
-        state = checkpoints.read_state(path)
-        assert_same_run(config, state["config"], path)
-        checkpoints.restore(path, trainer)
-        progress.history = state["history"]
-        print(f"Goes on after epoch {len(progress.history)} of {config.epochs}: {path}")
-    done = len(progress.history)
-    if done < config.epochs:
-        arguments = feed.arguments(first_epoch=done)
-        interval = _board_interval(config.epochs, feed.steps_per_epoch)
+    run = Run(trainer, feed, config, workdir)
+    if run.done < config.epochs:
+        epochs = {"initial_epoch": run.done, "epochs": config.epochs}
+        trainer.fit(**run.arguments(), **epochs, verbose=verbosity())
+    return run.end()
+
+
+class Run:
+    """What `fit` does before and after Keras' `fit`, and gives to it.
+
+    Args:
+        trainer, feed, config, workdir: as for `fit`. The trainer gets the variables of the
+            checkpoint, if there is one.
+    """
+
+    def __init__(self, trainer: keras.Model, feed, config: Config, workdir: Path):
+        self.trainer, self.feed, self.config = trainer, feed, config
+        replicas = distribution.current()
+        path = workdir / CHECKPOINT
+        self.workdir = replicas.folder(workdir)
+        self.progress = Progress()
+        self._inputs, self._before = feed.some_inputs(PICTURED), plotting.snapshot(trainer)
+        if path.exists():
+            state = checkpoints.read_state(path)
+            assert_same_run(config, state["config"], path)
+            checkpoints.restore(path, trainer)
+            self.progress.history = state["history"]
+            print(f"Goes on after epoch {self.done} of {config.epochs}: {path}")
+        replicas.begin(trainer, config, self.done)
+
+    @property
+    def done(self) -> int:
+        """How many epochs are."""
+        return len(self.progress.history)
+
+    def arguments(self) -> dict:
+        """Of Keras' `fit`: the data, and the callbacks that write everything."""
+        arguments = self.feed.arguments(first_epoch=self.done)
+        arguments = distribution.current().arguments(self.trainer, arguments, self.done)
+        interval = _board_interval(self.config.epochs, self.feed.steps_per_epoch)
         arguments["callbacks"] += [
-            *_phases(trainer, inputs, config),
-            *_watching(trainer, inputs, before, workdir, interval),
-            _Recorder(progress, config, workdir, path),  # the last: it saves what the others did
+            *_phases(self.trainer, self._inputs, self.config),
+            *_watching(self.trainer, self._inputs, self._before, self.workdir, interval),
+            # The last: it saves what the others did.
+            _Recorder(self.progress, self.config, self.workdir),
         ]
-        trainer.fit(**arguments, initial_epoch=done, epochs=config.epochs, verbose=verbosity())
-    if observe.activation_layers(trainer) and not progress.diverged:
-        plotting.plot(trainer, inputs, before).savefig(workdir / "activations.png")
-    return progress
+        return arguments
+
+    def end(self) -> Progress:
+        """Draws what was learned."""
+        if observe.activation_layers(self.trainer) and not self.progress.diverged:
+            picture = plotting.plot(self.trainer, self._inputs, self._before)
+            picture.savefig(self.workdir / "activations.png")
+        return self.progress
 
 
 def verbosity() -> int:
-    """Keras' `verbose`: a progress bar in a terminal, one plain line for an epoch in a log."""
+    """Keras' `verbose`: a progress bar in a terminal, one plain line for an epoch in a log.
+
+    Of several workers only the chief shows it.
+    """
+    if not distribution.current().chief:
+        return 0
     return 1 if sys.stdout.isatty() else 2
 
 
@@ -132,18 +169,18 @@ def _board_interval(epochs, steps_per_epoch):
 class _Recorder(keras.callbacks.Callback):
     """After each epoch: a row of metrics.csv and a checkpoint, or the end if the loss diverged."""
 
-    def __init__(self, progress, config, workdir, path):
+    def __init__(self, progress, config, workdir):
         super().__init__()
         self.progress = progress
         self.config = config
         self.workdir = workdir
-        self.path = path
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
 
     def on_test_begin(self, logs=None):
-        # Training is over, and its metrics are known, so nothing is still being computed.
+        # JAX goes on while it still computes; a number that the last step gives waits for it.
+        keras.ops.convert_to_numpy(self.model.optimizer.iterations)
         self.seconds = round(time.perf_counter() - self.start, 3)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -158,7 +195,7 @@ class _Recorder(keras.callbacks.Callback):
             return
         config = dataclasses.asdict(self.config)
         state = {"config": config, "history": self.progress.history}
-        checkpoints.save(self.path, self.model, state)
+        checkpoints.save(self.workdir / CHECKPOINT, self.model, state)
 
 
 def _write_csv(path, rows):

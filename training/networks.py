@@ -75,7 +75,7 @@ def normalize(x):
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def build(name: str, images, unit: Unit) -> keras.Model:
+def build(name: str, images, unit: Unit, width: float = 1.0) -> keras.Model:
     """A classifier that takes raw pixels, 0 … 255, and returns logits.
 
     Args:
@@ -83,17 +83,27 @@ def build(name: str, images, unit: Unit) -> keras.Model:
         images: `training.datasets.Images`, or anything with its `shape`, `classes`, `mean` and
             `deviation`.
         unit: the activation.
+        width: factor of the hidden sizes, for a network that is `scalable`.
+
+    Errors: a `UserError` for an unknown name, or a width that the network does not take.
     """
     if name not in NETWORKS:
         raise UserError(f"The network must be one of {sorted(NETWORKS)}. Received: {name!r}")
     network = NETWORKS[name]
+    scalable = sorted(other for other in NETWORKS if NETWORKS[other].scalable)
+    if width != 1 and name not in scalable:
+        raise UserError(
+            f"Only {' and '.join(scalable)} take a width. Received: width={width} for {name}. "
+            "Use width=1."
+        )
+    sizes = {"width": width} if network.scalable else {}
     inputs = keras.Input(images.shape)
     scale = tuple(1 / (255 * deviation) for deviation in images.deviation)
     offset = tuple(-m / d for m, d in zip(images.mean, images.deviation, strict=True))
     x = layers.Rescaling(scale, offset)(inputs)
     if tuple(images.shape[:2]) != (network.size, network.size):
         x = layers.Resizing(network.size, network.size)(x)
-    return keras.Model(inputs, network.function(x, images.classes, unit), name=name)
+    return keras.Model(inputs, network.function(x, images.classes, unit, **sizes), name=name)
 
 
 def regression(inputs: int, hidden: tuple[int, ...], unit: Unit) -> keras.Model:
@@ -131,17 +141,25 @@ def vgg8(x, classes, unit):
     return layers.Dense(classes)(layers.Flatten()(x))
 
 
-def mlp(x, classes, unit):
+def mlp(x, classes, unit, width=1.0):
     """Multi-layer perceptron of the DEU paper: 1024 and 512 hidden units."""
-    x = unit.dense(layers.Flatten()(x), 1024)
-    return layers.Dense(classes)(unit.dense(x, 512))
+    x = unit.dense(layers.Flatten()(x), _scaled(1024, width))
+    return layers.Dense(classes)(unit.dense(x, _scaled(512, width)))
 
 
-def cnn(x, classes, unit):
+def cnn(x, classes, unit, width=1.0):
     """Small network of the DEU paper: convolutions of 32 and 16 filters (their 3×3 is ours)."""
-    x = unit.convolution(x, 32, 3, padding="same")
-    x = unit.convolution(x, 16, 3, padding="same")
+    x = unit.convolution(x, _scaled(32, width), 3, padding="same")
+    x = unit.convolution(x, _scaled(16, width), 3, padding="same")
     return layers.Dense(classes)(layers.Flatten()(layers.AveragePooling2D(2)(x)))
+
+
+def _scaled(size, width):
+    if not 0.5 < size * width < math.inf:
+        raise UserError(
+            f"The width must leave at least 1 of a layer's {size}. Received: width={width}"
+        )
+    return round(size * width)
 
 
 def resnet18(x, classes, unit):
@@ -256,13 +274,14 @@ def mobilenet_v2_imagenet(x, classes, unit):
 class Network(NamedTuple):
     function: object  # (normalised images, classes, unit) -> logits
     size: int  # height and width of the images that it takes
+    scalable: bool = False  # whether the function also takes `width`, a factor of its hidden sizes
 
 
 NETWORKS = {
     "lenet": Network(lenet, 32),
     "vgg8": Network(vgg8, 32),
-    "mlp": Network(mlp, 28),
-    "cnn": Network(cnn, 28),
+    "mlp": Network(mlp, 28, scalable=True),
+    "cnn": Network(cnn, 28, scalable=True),
     "resnet18": Network(resnet18, 32),
     "resnet101": Network(resnet101, 32),
     "mobilenet_v2": Network(mobilenet_v2, 32),

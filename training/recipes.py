@@ -1,7 +1,13 @@
-"""How the papers trained: what several presets of training/configs have in common.
+"""How the papers trained: what several presets and tables have in common.
 
 ○ marks what is known only second hand, or not at all: our reconstruction, not the paper's word.
 """
+
+# What the PAU paper compares, and what the DEU paper does.
+PAU_ACTIVATIONS = (
+    "relu relu6 leaky_relu rrelu elu celu swish prelu maxout mixture slaf apl srelu pau rpau"
+).split()
+DEU_ACTIVATIONS = "relu maxout selu deu".split()
 
 # Molina, Schramowski, Kersting: Padé Activation Units, ICLR 2020; MNIST and Fashion-MNIST.
 # The activation parameters have a second optimizer of the same kind and rate. The batch is that of

@@ -12,6 +12,7 @@ import keras
 import keras_learnact as kla
 from keras_learnact import observe
 from keras_learnact.files import written
+from training import distribution
 from training.config import Config
 from training.loop import assert_same_run
 
@@ -32,19 +33,22 @@ def finished(workdir: Path, config: Config) -> dict | None:
 
 def write_result(workdir: Path, config: Config, model: keras.Model, **facts) -> None:
     """Writes result.json: the configuration, the surroundings, and the given facts."""
+    replicas = distribution.current()
     result = {
         **facts,
+        "replicas": replicas.replicas,
         "activation_path": activation_path(model),
         "config": dataclasses.asdict(config),
         "backend": keras.backend.backend(),
         "versions": versions(),
     }
-    with written(workdir / "result.json", "w") as file:
+    with written(replicas.folder(workdir) / "result.json", "w") as file:
         file.write(json.dumps(_plain(result), indent=2, allow_nan=False) + "\n")
 
 
 def write_model(workdir: Path, config: Config, model: keras.Model) -> None:
     """Writes model.keras, and saved_model/ where TensorFlow runs."""
+    workdir = distribution.current().folder(workdir)
     model.save(workdir / "model.keras")
     if config.quick:
         print("No SavedModel of a quick run: it would take longer than all the rest.")

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training import datasets, feeding, loop, networks, optimizers, records
+from training import datasets, distribution, feeding, loop, networks, optimizers, records
 from training.command_line import from_flags, start
 from training.config import RegressionConfig, UserError
 
@@ -40,13 +40,14 @@ def train(config: RegressionConfig, workdir: str) -> dict:
     if config.network != "mlp":
         raise UserError(f'The network of a regression must be "mlp". Received: {config.network!r}')
     table = [array[: config.examples] for array in datasets.load_table(config.dataset)]
-    results = []
-    for number, fold in enumerate(folds(len(table[0]), config.folds)):
-        print(f"Fold {number + 1} of {config.folds}")
-        folder = workdir / f"fold_{number + 1}"
-        results.append(_train_fold(config, folder, table, fold))
-    metrics = _summary(results)
-    records.write_result(workdir, config, results[0]["model"], metrics=metrics)
+    with distribution.entered(config):
+        results = []
+        for number, fold in enumerate(folds(len(table[0]), config.folds)):
+            print(f"Fold {number + 1} of {config.folds}")
+            folder = workdir / f"fold_{number + 1}"
+            results.append(_train_fold(config, folder, table, fold))
+        metrics = _summary(results)
+        records.write_result(workdir, config, results[0]["model"], metrics=metrics)
     return metrics
 
 
@@ -77,7 +78,7 @@ def _train_fold(config, workdir, table, fold):
     unit = networks.Unit(config.activation, **config.activation_args)
     network = networks.regression(x.shape[1], config.hidden, unit)
     feed = feeding.ArrayFeed((x[rest], y[rest]), (x[fold], y[fold]), config.batch_size, config.seed)
-    trainer = keras.Sequential([keras.Input(x.shape[1:]), network])
+    trainer = distribution.current().trainer([keras.Input(x.shape[1:]), network])
     trainer.compile(optimizers.build(config, feed.steps_per_epoch), "mse")
     progress = loop.fit(trainer, feed, config, workdir)
 

@@ -96,6 +96,10 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     a float64 policy), whatever the compute dtype.
     """
 
+    # Whether `function` computes the operations of `expression` as they stand, so that a part may
+    # overflow where the value does not. Of a class outside of this package bounds assume it.
+    as_it_stands = False
+
     def __init_subclass__(cls, **kwargs):
         """A kernel or an expression of an older `function` than the class has is not its own."""
         super().__init_subclass__(**kwargs)
@@ -249,7 +253,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
             name: np.reshape(np.transpose(value), (-1, len(value)) + (1,) * x.ndim)
             for name, value in parameters.items()
         }
-        groups = len(next(iter(parameters.values())))
+        groups = groups_in(parameters)
         y = self.function(
             ops.convert_to_tensor(np.broadcast_to(x, (groups, *x.shape))),
             **{name: ops.convert_to_tensor(value, x.dtype) for name, value in columns.items()},
@@ -654,6 +658,11 @@ def standardized(value):
     if isinstance(value, np.ndarray):
         value = value.tolist()
     return tuple(map(standardized, value)) if isinstance(value, (list, tuple)) else value
+
+
+def groups_in(parameters):
+    """How many groups a dict has that is like `parameters()`; without parameters there is one."""
+    return max(map(len, parameters.values()), default=1)
 
 
 def serialize(value):

@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 from absl import flags
 
-from training.command_line import define_flags, from_flags
-from training.config import ImageConfig, RegressionConfig, UserError
+from training.command_line import define_flags, from_flags, to_flags
+from training.config import ImageConfig, RegressionConfig, UserError, quick
 
 
 def parsed(*arguments, config_class=ImageConfig):
@@ -79,3 +79,23 @@ def test_every_field_has_a_flag_that_leaves_it_alone_when_it_is_not_given():
 def test_activation_args_must_be_a_json_object(text):
     with pytest.raises(UserError, match="must be a JSON object.*Received"):
         parsed(f"--activation_args={text}")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ImageConfig(),
+        ImageConfig(activation_args={"noise": 0.1, "sharing": "channel"}, clip_norm=5.0, seed=3),
+        ImageConfig(schedule="steps", decay_epochs=(30, 60), width=0.5),
+        quick(ImageConfig(network="vgg8")),
+        RegressionConfig(hidden=(20, 20), learning_rate=1e-5),
+    ],
+)
+def test_the_flags_of_a_configuration_give_it_back(config):
+    given = to_flags(config)
+    assert parsed(*given, config_class=type(config))[0] == config
+
+
+def test_folders_are_not_part_of_the_flags_that_repeat_a_run():
+    given = ["--dataset=digits", "--network=lenet", "--activation=pau", "--seed=0"]
+    assert to_flags(ImageConfig(data_dir="/elsewhere", download=True)) == given

@@ -31,6 +31,14 @@ def test_configurations_differ_in_the_fields_that_change_a_result():
     assert differences(here, there, ImageConfig) == ["seed=3 there and 0 here"]
 
 
+def test_a_run_that_is_older_than_a_field_did_what_the_field_does_by_default():
+    here = dataclasses.asdict(ImageConfig())
+    there = {name: value for name, value in here.items() if name != "width"}
+    assert differences(here, there, ImageConfig) == []
+    wider = dataclasses.asdict(ImageConfig(width=2.0))
+    assert differences(wider, there, ImageConfig) == ["width=1.0 there and 2.0 here"]
+
+
 def test_a_preset_is_a_file_with_a_config(tmp_path):
     path = tmp_path / "preset.py"
     path.write_text("from training.config import ImageConfig\nconfig = ImageConfig(epochs=3)\n")

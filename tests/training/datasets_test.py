@@ -138,6 +138,15 @@ def test_a_missing_data_set_says_the_command_that_gets_it(tfds, tmp_path):
     assert str(error.value).endswith("This gets it:\n    " + COMMAND.format(tmp_path))
 
 
+def test_what_only_the_user_can_get_is_said_without_a_traceback(tfds, tmp_path):
+    def download():
+        raise AssertionError("Manual directory … should contain two files: …")
+
+    tfds.made.download_and_prepare = download
+    with pytest.raises(datasets.MissingDataset, match="mnist is not in .*should contain two files"):
+        datasets.load_images("mnist", str(tmp_path), download=True)
+
+
 def test_a_downloaded_data_set_becomes_arrays_once(tfds, tmp_path):
     images = datasets.load_images("mnist", str(tmp_path), download=True)
     assert (len(images.train[0]), images.source) == (3, "mnist/9.9.9")

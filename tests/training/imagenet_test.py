@@ -1,9 +1,11 @@
 """ImageNet's pipeline on a handful of generated JPEG files of different sizes."""
 
+import json
+
 import numpy as np
 import pytest
 
-from training import imagenet
+from training import datasets, image_classification, imagenet
 from training.config import ImageConfig
 
 pytestmark = pytest.mark.tensorflow
@@ -89,3 +91,81 @@ def test_keras_trains_on_the_stream(stream):
     model.compile("sgd", loss)
     history = model.fit(**stream().arguments(0), epochs=2, verbose=0).history
     assert len(history["loss"]) == len(history["val_loss"]) == 2
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """A folder where TensorFlow Datasets finds its imagenet2012, with five and three images."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("datasets")
+    builder = tfds.builder(imagenet.NAME, data_dir=folder, try_gcs=False)
+    random = np.random.default_rng(0)
+
+    def examples(count):
+        for number, size in enumerate(SIZES[:count]):
+            image = random.integers(0, 256, (*size, 3), "uint8")
+            yield {"file_name": f"{number}.JPEG", "image": image, "label": 100 * number}
+
+    def written(count):
+        signature = {
+            "file_name": tf.TensorSpec((), tf.string),
+            "image": tf.TensorSpec((None, None, 3), tf.uint8),
+            "label": tf.TensorSpec((), tf.int64),
+        }
+        return tf.data.Dataset.from_generator(
+            lambda: examples(count), output_signature=signature
+        ).apply(tf.data.experimental.assert_cardinality(count))
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=imagenet.NAME,
+        version=str(builder.version),
+        features=builder.info.features,
+        split_datasets={"train": written(5), "validation": written(3)},
+        data_dir=folder,
+    )
+    return folder
+
+
+def test_a_network_is_trained_on_imagenet_as_tensorflow_datasets_keeps_it(data_dir, tmp_path):
+    config = ImageConfig(
+        dataset=imagenet.NAME,
+        network="lenet",
+        activation="pau",
+        batch_size=2,
+        epochs=1,
+        examples=4,
+        quick=True,
+        data_dir=str(data_dir),
+    )
+    metrics = image_classification.train(config, tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["dataset"] == "imagenet2012/5.1.0" and result["metrics"] == metrics
+    # LeNet on three channels, for 1,000 classes: 300 weights more in the first convolution, and
+    # 85 for each of 990 classes more.
+    assert metrics["parameters"] == 61_746 + 300 + 85 * 990
+    # Of three images.
+    assert metrics["final_top5_accuracy"] in (0, *(pytest.approx(n / 3) for n in (1, 2, 3)))
+    assert not metrics["diverged"]
+    rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2 and "val_top5_accuracy" in rows[0]
+
+
+def test_imagenet_from_tensorflow_datasets_is_read_in_another_order_each_epoch(data_dir):
+    config = ImageConfig(dataset=imagenet.NAME, batch_size=5, epochs=4, data_dir=str(data_dir))
+    facts, stream = imagenet.load(config)
+    assert (facts.classes, facts.shape, stream.steps_per_epoch) == (1000, (224, 224, 3), 1)
+    orders = [tuple(labels) for _, labels in stream.arguments(0)["x"].as_numpy_iterator()]
+    assert {tuple(sorted(order)) for order in orders} == {(0, 100, 200, 300, 400)}
+    # Four orders of 120: that all are the same has a chance of 120^-3.
+    assert len(set(orders)) > 1
+    # A run that resumes at epoch 3 sees them as this one did.
+    resumed = [tuple(labels) for _, labels in stream.arguments(3)["x"].as_numpy_iterator()]
+    assert resumed == orders[3:]
+
+
+def test_imagenet_that_is_not_there_is_an_error_that_says_which_files_to_get(tmp_path):
+    missing = ImageConfig(dataset=imagenet.NAME, data_dir=str(tmp_path), download=True)
+    with pytest.raises(datasets.MissingDataset, match="ILSVRC2012_img_train.tar"):
+        imagenet.load(missing)

@@ -69,6 +69,31 @@ def test_prelu_has_one_parameter_for_each_layer():
     assert count("vgg8", COLOURED, "prelu") == 3_918_858 + 5
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "parameters"),
+    [
+        ("mlp", 0.125, 785 * 128 + 129 * 64 + 65 * 10),
+        ("mlp", 2.0, 785 * 2048 + 2049 * 1024 + 1025 * 10),
+        ("cnn", 0.5, 16 * 10 + 8 * (9 * 16 + 1) + 14 * 14 * 8 * 10 + 10),
+        ("cnn", 0.04, 10 + 10 + 14 * 14 * 10 + 10),  # 1.28 and 0.64 filters are 1 and 1
+    ],
+)
+def test_a_width_scales_the_hidden_layers(name, width, parameters):
+    model = networks.build(name, facts(GREY), networks.Unit("relu"), width)
+    assert networks.parameter_count(model) == parameters
+
+
+def test_a_width_of_a_network_that_has_one_only_is_an_error():
+    with pytest.raises(UserError, match="Only cnn and mlp take a width. Received: width=0.5 for l"):
+        networks.build("lenet", facts(GREY), networks.Unit("relu"), 0.5)
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, 0.03, float("nan"), float("inf")])
+def test_a_width_that_leaves_nothing_is_an_error(width):
+    with pytest.raises(UserError, match=f"leave at least 1 of .*Received: width={width}"):
+        networks.build("cnn", facts(GREY), networks.Unit("relu"), width)
+
+
 def test_mobilenet_for_imagenet_has_its_35_activations_replaced():
     relu6 = count("mobilenet_v2_imagenet", (224, 224, 3), "relu6")
     assert count("mobilenet_v2_imagenet", (224, 224, 3), "pau") == relu6 + 350

@@ -1,0 +1,182 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from absl import flags
+
+from training import engines, outcomes, sweep
+from training.config import UserError
+from training.table import load
+
+ACCURACY = {"relu": 0.5, "pau": 0.75}
+
+
+class Engine:
+    """Leaves results without training, so that what a sweep makes of them is tested in no time."""
+
+    def __init__(self, stop_after=None):
+        self.names, self.stop_after = [], stop_after
+
+    def __call__(self, jobs, finished):
+        for job in jobs:
+            if len(self.names) == self.stop_after:
+                raise KeyboardInterrupt
+            self.names.append(job.name)
+            activation = job.name.split("/")[1]
+            if activation in ACCURACY:
+                job.workdir.mkdir(parents=True, exist_ok=True)
+                _leave(job.workdir, ACCURACY[activation])
+            finished(job, int(activation not in ACCURACY))
+
+
+def _leave(folder, accuracy):
+    metrics = {
+        "best_accuracy": accuracy,
+        "final_accuracy": accuracy,
+        "diverged": False,
+        "parameters": 7,
+        "seconds_per_epoch": 1.5,
+    }
+    result = {
+        "metrics": metrics,
+        "activation_path": "kernel",
+        "backend": "jax",
+        "versions": {"keras": "3.12"},
+        "dataset": "digits",
+    }
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.csv").write_text(f"epoch,val_accuracy,seconds\n1,{accuracy},1.5\n")
+
+
+def run(tmp_path, engine, **only):
+    only = {"rows": ["relu", "pau"], "seeds": ["0"], **only}
+    return sweep.sweep("digits", tmp_path / "runs", tmp_path / "results", engine, only=only)
+
+
+def accuracies(tmp_path):
+    found = outcomes.read_csv(tmp_path / "results", "digits")
+    return {(o.row, o.seed): o.metrics["final_accuracy"] for o in found}
+
+
+def test_what_is_done_is_skipped_and_a_deleted_table_comes_back(tmp_path):
+    assert run(tmp_path, Engine()) == []
+    written = {path: path.read_bytes() for path in (tmp_path / "results").iterdir()}
+    assert {path.suffix for path in written} == {".csv", ".md", ".png"}
+    for path in written:
+        path.unlink()
+    engine = Engine()
+    run(tmp_path, engine)
+    assert engine.names == []
+    for path, content in written.items():
+        assert path.suffix == ".png" or path.read_bytes() == content
+    assert accuracies(tmp_path) == {("relu", 0): 0.5, ("pau", 0): 0.75}
+
+
+def test_an_interrupted_sweep_leaves_the_table_of_what_it_has(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Engine(stop_after=1))
+    assert accuracies(tmp_path) == {("relu", 0): 0.5}
+    engine = Engine()
+    run(tmp_path, engine)
+    assert engine.names == ["digits_lenet/pau/seed0"]
+
+
+def test_results_from_elsewhere_are_kept(tmp_path):
+    run(tmp_path, Engine(), seeds=["1"])
+    sweep.sweep(
+        "digits", tmp_path / "other", tmp_path / "results", Engine(), only={"rows": ["pau"]}
+    )
+    assert accuracies(tmp_path) == {("relu", 1): 0.5, **{("pau", seed): 0.75 for seed in range(5)}}
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
+    (failed,) = run(tmp_path, Engine(), rows=["elu", "pau"])
+    assert failed.startswith("digits_lenet/elu/seed0: see ")
+    assert accuracies(tmp_path) == {("pau", 0): 0.75}
+    output = capsys.readouterr().out
+    assert "[1/2] digits_lenet/elu/seed0  FAILED with exit code 1: it printed nothing" in output
+    assert "[2/2] digits_lenet/pau/seed0  75.00%  about 0 s left" in output
+
+
+def test_the_seeds_of_one_network_can_make_one_job(tmp_path):
+    runs = sweep.select(load("digits"), rows=["rpau"], seeds=["0", "3"])
+    ((job, of),) = sweep.jobs(runs, tmp_path, ("--quick",), seeds_together=True)
+    assert of == runs
+    assert job.workdir == tmp_path / "digits_lenet" / "rpau"
+    assert job.command[2:4] == ["training.seeds", "--seeds=0,3"]
+    assert job.command[-2:] == ["--quick", f"--workdir={job.workdir}"]
+    assert not [flag for flag in job.command if flag.startswith("--seed=")]
+
+
+def test_two_sweeps_do_not_work_in_one_folder(tmp_path):
+    class Second:
+        def __call__(self, jobs, finished):
+            with pytest.raises(UserError, match="Another sweep works in"):
+                run(tmp_path, Engine())
+
+    run(tmp_path, Second())
+
+
+def program(*arguments, start=subprocess.run, **options):
+    command = [sys.executable, "-m", "training.sweep", *arguments]
+    return start(command, cwd=engines.REPOSITORY, text=True, **options)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "--table is needed: one of "),
+        (["--table=pau_table99"], "The table must be one of "),
+        (["--table=digits", "--rows=relu,gelulu"], "--rows must be among apl, .*Received: gelulu"),
+        (["--table=digits", "--columns=VGG"], "--columns must be among digits_lenet"),
+        (["--table=digits", "--seeds=0,9"], "--seeds must be among 0, 1, 2, 3, 4. Received: 9"),
+        (["--table=digits", "--gpus=977"], r"--gpus must be among the \d+ that .*977"),
+        (["--table=digits", "--gpus=first"], "--gpus must be numbers, say 0,1. Received: first"),
+        (["--table=digits", "--jobs=0"], "--jobs must be 1 or more. Received: 0"),
+        (["--table=pau_table2", "--data_dir=NOWHERE"], "fashion_mnist is not in .*NOWHERE"),
+    ],
+)
+def test_wrong_flags_fail_before_any_training_starts(arguments, message, tmp_path):
+    workdir = tmp_path / "runs"
+    values = flags.FlagValues()
+    sweep.define_flags(values)
+    arguments = [argument.replace("NOWHERE", str(tmp_path / "NOWHERE")) for argument in arguments]
+    values(["sweep", *arguments, f"--workdir={workdir}"])
+    with pytest.raises(UserError, match=message):
+        sweep.from_flags(values)
+    assert not workdir.exists()
+
+
+def test_a_wrong_flag_shows_a_message_and_no_traceback():
+    failed = program("--table=pau_table99", capture_output=True)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("The table must be one of ")
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_sweep_that_was_killed_goes_on(tmp_path):
+    """With real trainings, of two steps."""
+    arguments = ["--table=digits", "--rows=relu,pau", "--seeds=0", "--jobs=1", "--quick"]
+    arguments += [f"--workdir={tmp_path}"]
+    first, second = (tmp_path / "digits_lenet" / name / "seed0" for name in ("relu", "pau"))
+    killed = program(*arguments, start=subprocess.Popen, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 240
+    while not (first / "result.json").exists():
+        assert time.monotonic() < end and killed.poll() is None
+        time.sleep(0.1)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (second / "result.json").exists()
+    before = (first / "result.json").stat().st_mtime_ns
+
+    again = program(*arguments, check=True, capture_output=True)
+    assert "2 runs, 1 of them finished" in again.stdout
+    assert "[1/1] digits_lenet/pau/seed0" in again.stdout
+    assert (first / "result.json").stat().st_mtime_ns == before
+    assert (second / "result.json").exists()
+    text = (tmp_path / "digits.md").read_text()
+    assert "relu" in text and "pau" in text

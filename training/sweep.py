@@ -1,0 +1,310 @@
+"""Reproduces a table: runs what it consists of, and writes it.
+
+    python -m training.sweep --table=digits
+    python -m training.sweep --table=pau_table2 --columns=mnist_lenet --rows=relu,pau --seeds=0,1
+    python -m training.sweep --table=pau_table3 --gpus=0,1 --data_dir=DIR
+    python -m training.sweep --table=pau_table3 --engine=ray --ray_address=HOST:6379
+
+Every run has a folder in `--workdir`. The same command again skips what is finished, goes on where
+it was killed, and writes `<table>.csv`, `.md` and `.png` into `--results_dir`. Runs of the same
+recipe that the CSV there has from elsewhere are kept.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags, logging
+
+from training import command_line, engines, outcomes
+from training import table as tables
+from training.config import UserError
+
+ENGINES = ("local", "ray")
+# Seconds between two writings of the table while runs still end.
+WRITE_EVERY = 60
+
+
+def sweep(
+    name: str,
+    workdir: Path,
+    results_dir: Path,
+    engine,
+    *,
+    only: dict | None = None,
+    program_flags: tuple[str, ...] = (),
+    seeds_together: bool = False,
+) -> list[str]:
+    """Runs what a table still lacks, and writes it.
+
+    Args:
+        name: of the table.
+        workdir: where the runs are.
+        results_dir: where the table goes.
+        engine: runs `engine(jobs, finished)`, see `training.engines`.
+        only: of `columns`, `rows`, `seeds` those that are to be run; None: all.
+        program_flags: for every run, say `--data_dir=…`, `--quick`.
+        seeds_together: train the seeds of one network in one step, see `training.seeds`.
+
+    Returns:
+        What failed, one line for each job.
+
+    Errors: a `UserError` for unknown names, or if another sweep works in `workdir`.
+    """
+    table = tables.load(name)
+    runs = select(table, **(only or {}))
+    workdir, results_dir = workdir.resolve(), results_dir.resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    results_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(workdir):
+        open_runs = [run for run in runs if not (workdir / run.folder / "result.json").exists()]
+        print(
+            f"{table.title}\n{len(runs)} runs, {len(runs) - len(open_runs)} of them finished. "
+            f"Each has a folder in {workdir}"
+        )
+        work = jobs(open_runs, workdir, program_flags, seeds_together)
+        log = _Log(table, name, workdir, results_dir, work)
+        try:
+            if work:
+                engine([job for job, _ in work], log.finished)
+        finally:
+            log.write()
+    return log.failed
+
+
+def select(table, columns=None, rows=None, seeds=None) -> list[tables.Run]:
+    """The runs of a table with these labels (or their names as folders) and seeds; None: all.
+
+    Errors: a `UserError` for what the table does not have.
+    """
+    runs = table.runs()
+    for kind, wanted, of in (
+        ("columns", columns, lambda run: run.column.label),
+        ("rows", rows, lambda run: run.row.label),
+        ("seeds", seeds, lambda run: str(run.seed)),
+    ):
+        if wanted is None:
+            continue
+        known = {tables.slug(of(run)): of(run) for run in table.runs()}
+        unknown = [value for value in wanted if tables.slug(value) not in known]
+        if unknown:
+            raise UserError(
+                f"--{kind} must be among {', '.join(known)}. Received: {', '.join(unknown)}"
+            )
+        wanted = {tables.slug(value) for value in wanted}
+        runs = [run for run in runs if tables.slug(of(run)) in wanted]
+    return runs
+
+
+def jobs(runs, workdir: Path, program_flags: tuple[str, ...], seeds_together: bool) -> list:
+    """Pairs of a job and its runs; see `sweep` for the arguments."""
+    if not seeds_together:
+        return [(_job(run, workdir, program_flags), [run]) for run in runs]
+    groups = {}
+    for run in runs:
+        groups.setdefault((workdir / run.folder).parent, []).append(run)
+    return [(_seeds_job(group, workdir, program_flags), group) for group in groups.values()]
+
+
+def _job(run, workdir, program_flags):
+    folder = workdir / run.folder
+    return engines.Job(
+        run.folder,
+        [
+            *(sys.executable, "-m", run.program),
+            *command_line.to_flags(run.config),
+            *program_flags,
+            f"--workdir={folder}",
+        ],
+        folder,
+    )
+
+
+def _seeds_job(runs, workdir, program_flags):
+    folder = (workdir / runs[0].folder).parent
+    seeds = ",".join(str(run.seed) for run in runs)
+    given = [
+        flag for flag in command_line.to_flags(runs[0].config) if not flag.startswith("--seed=")
+    ]
+    return engines.Job(
+        f"{folder.relative_to(workdir)} seeds {seeds}",
+        [
+            *(sys.executable, "-m", "training.seeds", f"--seeds={seeds}"),
+            *(flag for flag in given if not flag.startswith("--seed=")),
+            *program_flags,
+            f"--workdir={folder}",
+        ],
+        folder,
+    )
+
+
+class _Log:
+    """Tells what ended, and writes the table now and then."""
+
+    def __init__(self, table, name, workdir, results_dir, jobs):
+        self.table, self.name = table, name
+        self.workdir, self.results_dir = workdir, results_dir
+        self.runs = {job.name: runs for job, runs in jobs}
+        self.ended, self.failed = 0, []
+        self.start = self.last_written = time.monotonic()
+
+    def finished(self, job, exit_code):
+        self.ended += 1
+        passed = time.monotonic() - self.start
+        left = passed / self.ended * (len(self.runs) - self.ended)
+        place = f"[{self.ended}/{len(self.runs)}] {job.name}"
+        found = [outcomes.read(run, self.workdir / run.folder) for run in self.runs[job.name]]
+        if exit_code or None in found:
+            self.failed.append(f"{job.name}: see {job.workdir / 'log.txt'}")
+            print(f"{place}  FAILED with exit code {exit_code}: {_last_line(job)}", flush=True)
+        else:
+            values = ", ".join(self._value(outcome) for outcome in found)
+            print(f"{place}  {values}  about {_duration(left)} left", flush=True)
+        if time.monotonic() - self.last_written > WRITE_EVERY:
+            self.write()
+
+    def write(self):
+        from training import tabulate
+
+        runs = self.table.runs()
+        new = [outcomes.read(run, self.workdir / run.folder) for run in runs]
+        new = [outcome for outcome in new if outcome is not None]
+        kept = outcomes.read_csv(self.results_dir, self.name)
+        together = outcomes.merge(self.table, kept, new)
+        if together:
+            outcomes.write_csv(together, self.results_dir, self.name)
+            tabulate.write(self.table, self.name, together, self.results_dir)
+        self.last_written = time.monotonic()
+
+    def _value(self, outcome):
+        if outcome.diverged:
+            return "diverged"
+        value = outcome.metrics[self.table.metric]
+        return f"{value:.2%}" if self.table.unit == "%" else f"{value:.4g} {self.table.unit}"
+
+
+@contextlib.contextmanager
+def _alone(workdir):
+    """Errors: a `UserError` if another process is in this block with the same folder."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(workdir / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another sweep works in {workdir}. Wait for it, or use another --workdir."
+            ) from None
+        yield
+
+
+def _last_line(job):
+    path = job.workdir / "log.txt"
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _duration(seconds):
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def from_flags(values: flags.FlagValues) -> list[str]:
+    """Runs the sweep that the flags ask for; returns what failed.
+
+    Errors: a `UserError` before any training starts, for wrong flags and for missing data.
+    """
+    name = values.table
+    if name is None:
+        raise UserError(f"--table is needed: one of {', '.join(tables.names())}.")
+    table = tables.load(name)
+    results_dir = Path(values.results_dir or tables.FOLDER.parent / "results")
+    workdir = Path(values.workdir or f"runs/{name}{'_quick' * values.quick}")
+    if values.quick and values.results_dir is None:
+        results_dir = workdir  # numbers without a meaning do not go where the real ones are
+    only = {kind: values[kind].value or None for kind in ("columns", "rows", "seeds")}
+    runs = select(table, **only)
+    program_flags = [f"--data_dir={Path(values.data_dir).expanduser().resolve()}"]
+    program_flags += ["--quick"] * values.quick
+    engine = _engine(values)
+    _check_data(runs, values)
+    failed = sweep(
+        name,
+        workdir,
+        results_dir,
+        engine,
+        only=only,
+        program_flags=tuple(program_flags),
+        seeds_together=values.seeds_together,
+    )
+    print(f"The table is in {results_dir / name}.md, .csv and .png")
+    return failed
+
+
+def main(argv):
+    failed = from_flags(flags.FLAGS)
+    if failed:
+        print(f"{len(failed)} failed; the same command tries them again:", *failed, sep="\n  ")
+        sys.exit(1)
+
+
+def _engine(values):
+    if values.engine == "ray":
+        from training import ray_engine
+
+        return ray_engine.engine(values)
+    gpus = values.gpus
+    if gpus is not None:
+        if not all(gpu.isdecimal() for gpu in gpus):
+            raise UserError(f"--gpus must be numbers, say 0,1. Received: {','.join(gpus)}")
+        gpus = [int(gpu) for gpu in gpus]
+    where = engines.slots(values.jobs, gpus)
+    return lambda jobs, finished: engines.local(jobs, where, finished)
+
+
+def _check_data(runs, values):
+    """Every data set is there before anything is trained, and made into arrays once."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what reads data sets must not take a GPU's memory
+    from training import datasets
+
+    for name in sorted({run.config.dataset for run in runs if run.has_images}):
+        try:
+            datasets.assert_there(name, values.data_dir, values.download)
+        except datasets.MissingDataset:
+            if not (values.quick and name in datasets.RECIPES):  # else noise will do
+                raise
+
+
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
+    for define, *flag in (
+        (flags.DEFINE_string, "table", None, f"the table: {', '.join(tables.names())}"),
+        (flags.DEFINE_string, "workdir", None, "where the runs are (default: runs/TABLE)"),
+        (flags.DEFINE_string, "results_dir", None, "for the table (default: training/results)"),
+        (flags.DEFINE_list, "columns", None, "only these columns, by the names of their folders"),
+        (flags.DEFINE_list, "rows", None, "only these rows, say relu,pau"),
+        (flags.DEFINE_list, "seeds", None, "only these seeds, say 0,1"),
+        (flags.DEFINE_integer, "jobs", None, "runs at once (default: one a GPU, or one a core)"),
+        (flags.DEFINE_list, "gpus", None, "the GPUs to use, say 0,1 (default: all)"),
+        (flags.DEFINE_bool, "seeds_together", False, "train a network's seeds in one step (JAX)"),
+        (flags.DEFINE_enum, "engine", "local", ENGINES, "this machine, or a Ray cluster"),
+        (flags.DEFINE_string, "ray_address", "auto", "of the Ray cluster, say HOST:6379"),
+        (flags.DEFINE_string, "data_dir", "~/tensorflow_datasets", "where data sets are kept"),
+        (flags.DEFINE_bool, "download", False, "get the data sets that are not in data_dir"),
+        (flags.DEFINE_bool, "quick", False, "two steps a run: shows that everything runs"),
+    ):
+        define(*flag, flag_values=values, module_name=sys.argv[0])
+
+
+if __name__ == "__main__":
+    define_flags()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        app.run(main)
+    except UserError as error:
+        sys.exit(str(error))
