@@ -88,7 +88,7 @@ clean: ## Remove what make made, the installed packages too
 
 # JAX too: Keras on JAX writes SavedModels where TensorFlow is beside it.
 .venv/ready: pyproject.toml
-	$(call install,.venv,$(TENSORFLOW),training$(comma)dev$(comma)onnx$(comma)litert$(comma)jax)
+	$(call install,.venv,$(TENSORFLOW),training$(comma)datasets$(comma)sweep$(comma)dev$(comma)onnx$(comma)litert$(comma)jax)
 
 .venv-jax/ready: pyproject.toml
 	$(call install,.venv-jax,$(JAX),training$(comma)dev)

@@ -77,9 +77,7 @@ def run(config: Config) -> list[dict]:
     unknown = set(config.networks) - set(NETWORKS)
     if unknown:
         raise UserError(f"--networks: {', '.join(NETWORKS)}. Received: {sorted(unknown)}")
-    chosen = config.modes or tuple(mode for mode in modes.modes() if mode in MODES)
-    if not set(chosen) <= set(MODES) & set(modes.modes()):
-        raise UserError(f"--modes: {', '.join(MODES)}, on JAX jit. Received: {chosen}")
+    chosen = chosen_modes(config.modes)
     asked = subjects.asked(config.activations, ("layer",), chosen)
     rows, sections = [], {}
     for network in config.networks:
@@ -94,6 +92,14 @@ def run(config: Config) -> list[dict]:
         rows += sections[heading]
     tables.write(config.results, "training_step", __doc__, {"time": rows}, sections, COMMON)
     return rows
+
+
+def chosen_modes(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The modes that are asked for, of `MODES`; none: all of the backend."""
+    chosen = asked or tuple(mode for mode in modes.modes() if mode in MODES)
+    if not set(chosen) <= set(MODES) & set(modes.modes()):
+        raise UserError(f"--modes: {', '.join(MODES)}, on JAX jit. Received: {chosen}")
+    return chosen
 
 
 # Columns that a heading says.
@@ -129,6 +135,18 @@ def _step(network, images, batch_size, subject):
     keras.utils.set_random_seed(0)
     arguments = {"sharing": subject.sharing} if subject.sharing else {}
     model = networks.build(network, images, networks.Unit(subject.name, **arguments))
+    return training_step(model, images, batch_size, subject.mode)
+
+
+def training_step(model: keras.Model, images: Images, batch_size: int, mode: str):
+    """A function without arguments that trains a classifier by one step, on the same images.
+
+    Args:
+        model: gives logits.
+        images: what it classifies.
+        batch_size: how many of them.
+        mode: one of `MODES`.
+    """
     random = np.random.default_rng(0)
     x = random.integers(0, 256, (batch_size, *images.shape)).astype("float32")
     labels = random.integers(0, images.classes, batch_size, "int32")
@@ -137,7 +155,7 @@ def _step(network, images, batch_size, subject):
     optimizer.build(model.trainable_variables)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     make = _tensorflow_step if keras.backend.backend() == "tensorflow" else _jax_step
-    return make(model, optimizer, loss, x, labels, subject.mode)
+    return make(model, optimizer, loss, x, labels, mode)
 
 
 def _tensorflow_step(model, optimizer, loss, x, labels, mode):

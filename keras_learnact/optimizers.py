@@ -26,6 +26,8 @@ class ActivationOptimizer(keras.optimizers.Optimizer):
     The `global_clipnorm` of `optimizer` bounds the norm of all gradients together, those of the
     activation parameters included, as PyTorch's `clip_grad_norm_(model.parameters(), …)` does.
     A `global_clipnorm` of `activation_optimizer` bounds those of the activation parameters only.
+    Under `tf.distribute` it bounds the norm of the gradients' sum over the replicas, where Keras'
+    optimizers bound that of every replica's own.
     All other settings act on the variables of their own optimizer.
 
     Args:
@@ -147,7 +149,8 @@ class ActivationOptimizer(keras.optimizers.Optimizer):
         bound = self.optimizer.global_clipnorm * (self.loss_scale_factor or 1.0)
         # Variables whose "gradient" is their next value (float8 scales) are no part of the norm.
         clipped = [not getattr(v, "overwrite_with_gradient", False) for v in variables]
-        norm = ops.sqrt(
+        grads, replicas = _averaged(grads)
+        norm = replicas * ops.sqrt(
             sum(
                 ops.sum(ops.square(ops.cast(grad, "float32")))
                 for grad, clip in zip(grads, clipped, strict=True)
@@ -211,6 +214,21 @@ class ActivationOptimizer(keras.optimizers.Optimizer):
             for key in ("optimizer", "activation_optimizer", "select")
         }
         return cls(**{**config, **parts})
+
+
+def _averaged(grads):
+    """The gradients as means over the replicas of `tf.distribute`, and how many replicas there are.
+
+    Each optimizer sums over the replicas once more, which makes the means the sums they should be.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            grads = replica.all_reduce(tf.distribute.ReduceOp.MEAN, grads)
+            return grads, replica.num_replicas_in_sync
+    return grads, 1
 
 
 def _copy_without_decay(optimizer, learning_rate):

@@ -4,11 +4,10 @@ import csv
 import dataclasses
 import io
 import math
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
-
-import numpy as np
 
 from keras_learnact.files import written
 from training import outcomes, table_plot
@@ -100,12 +99,15 @@ def compare(
                 ours = values.get((column.label, challenger), {})
                 theirs = values.get((column.label, baseline), {})
                 seeds = sorted(set(ours) & set(theirs))
-                means = [
-                    float(np.mean([of[seed] for seed in seeds] or [worst])) for of in (ours, theirs)
-                ]
+                if not seeds:
+                    continue
+                means = [statistics.fmean(of[seed] for seed in seeds) for of in (ours, theirs)]
                 if means == [worst, worst]:
                     continue
-                good = means[0] >= means[1] if table.larger_is_better else means[0] <= means[1]
+                # Accuracies are float32 numbers: what is equal may differ by 1e-7. One image of
+                # 50,000 is 2e-5.
+                equal = math.isclose(*means, rel_tol=1e-6)
+                good = equal or (means[0] > means[1]) == table.larger_is_better
                 comparisons.append(
                     Comparison(name, column.label, challenger, baseline, len(seeds), *means, good)
                 )

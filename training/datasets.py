@@ -248,15 +248,18 @@ def _read_tensorflow_dataset(name, data_dir, download):
     return arrays
 
 
-def assert_there(name: str, data_dir: str, download: bool) -> None:
-    """Gets a data set of images if it may; turns it into arrays unless they do not fit in memory.
+def assert_there(names: list[str], data_dir: str, download: bool, noise: bool = False) -> None:
+    """Gets data sets of images if it may; turns those into arrays that fit in memory.
 
-    Errors: see `load_images`.
+    Errors: see `load_images`; with `noise` none for what `generated_images` can stand in for.
     """
-    if name == "imagenet2012":
-        prepared(name, data_dir, download)
-    else:
-        load_images(name, data_dir, download)
+    for name in names:
+        try:
+            get = prepared if name == "imagenet2012" else load_images
+            get(name, data_dir, download)
+        except MissingDataset:
+            if not (noise and name in RECIPES):
+                raise
 
 
 def main(argv):

@@ -146,20 +146,18 @@ def _create(config):
             f"--distribute={word} needs TensorFlow or JAX as the backend of Keras. Received: "
             f"KERAS_BACKEND={backend}. Use --distribute=none."
         )
+    kind = _TensorFlow if backend == "tensorflow" else _Jax
     if word == "multi_worker":
         cluster = cluster_from_environment()
         _assert_enough(config, len(cluster.addresses))
         print(f"{cluster}: waits until all of them have started", flush=True)
-        return (
-            _TensorFlow.of_workers(cluster) if backend == "tensorflow" else _Jax.of_workers(cluster)
-        )
-    devices = _TensorFlow.devices() if backend == "tensorflow" else _Jax.devices()
-    devices = _chosen(devices, int(count or len(devices)), config.distribute)
-    return _TensorFlow.of_devices(devices) if backend == "tensorflow" else _Jax(devices)
+        return kind.of_workers(cluster)
+    return kind.of_devices(_chosen(kind.devices(), count, config.distribute))
 
 
 def _chosen(devices, count, asked):
-    """The first `count` devices."""
+    """The first `count` devices, a number as text; of "" all."""
+    count = int(count or len(devices))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     wanted = [name for name in visible.split(",") if name.strip() not in ("", "-1")]
     gpus = [name for name in devices if "cpu" not in name.lower()]
@@ -237,7 +235,6 @@ class _Several(OneDevice):
     def __init__(self, replicas, worker=0):
         self.replicas = replicas
         self.chief = worker == 0
-        self._worker = worker
         self._elsewhere = None if self.chief else tempfile.TemporaryDirectory()
 
     def folder(self, workdir):
@@ -302,10 +299,11 @@ class _TensorFlow(_Several):
 
     def arguments(self, trainer, arguments, first_epoch):
         train, test = arguments["x"], arguments["validation_data"]
-        trainer.example = next(iter(train))
+        batches = _endless(train, first_epoch)
+        trainer.example = batches.element_spec
         return {
             **arguments,
-            "x": self._parts(_endless(train, first_epoch)),
+            "x": self._parts(batches),
             "steps_per_epoch": arguments.get("steps_per_epoch") or len(train),
             "validation_data": self._parts(_endless(test, first_epoch)),
             "validation_steps": len(test),
@@ -461,6 +459,10 @@ class _Jax(_Several):
         self.distribution = _Replicated(devices=devices, auto_shard_dataset=False)
 
     @classmethod
+    def of_devices(cls, names):
+        return cls(names)
+
+    @classmethod
     def of_workers(cls, cluster):
         addresses = ",".join(cluster.addresses)
         keras.distribution.initialize(addresses, len(cluster.addresses), cluster.number)
@@ -488,7 +490,7 @@ class _Replicated(keras.distribution.DataParallel):
     """Brings the whole batch to each device; `_Split` then takes its part.
 
     Keras would cut batches before, and an array whose size is no multiple of the number of devices
-    cannot be cut: the last batch of an epoch, say.
+    cannot be cut: the last batch of an epoch, say, which then all devices compute.
     """
 
     def get_data_layout(self, data_shape):
@@ -517,7 +519,7 @@ def _fingerprint(config):
     """A number that workers with the same result have in common."""
     fields = dataclasses.fields(config)
     values = [getattr(config, f.name) for f in fields if f.metadata["result"]]
-    return zlib.crc32(repr(values).encode())
+    return zlib.crc32(repr(values).encode()) >> 1  # the largest integers of JAX have 31 bits
 
 
 def _assert_alike(beginnings):

@@ -116,8 +116,9 @@ def _markdown(table, name, outcomes, found):
         "what that makes, rounded to whole filters. **Bold** is the best of a line.",
         f"![Accuracy against filters left]({name}.png)",
         "## What it costs",
-        "Time is that of inference over the whole network's of the same run, medians of networks "
-        "that took turns. The benchmark of it is benchmarks/pruning.py.",
+        "Time is that of inference over the whole network's of the same run, the fastest of batches "
+        "for which the networks took turns; of several seeds the median. Runs may have shared a "
+        "machine: benchmarks/pruning.py measures it where nothing else runs.",
     ]
     for column, rows in found.items():
         if len(table.columns) > 1:
@@ -261,7 +262,8 @@ def _picture(table, found):
                 style = {"marker": "os^Dv"[number % 5], "markersize": 5, "capsize": 3}
                 axes.errorbar(*zip(*points, strict=True), label=row, linewidth=1.4, **style)
         if whole:
-            axes.axhline(max(whole), color="0.5", linewidth=1, linestyle=":", zorder=0)
+            level = {"color": "0.5", "linewidth": 1, "linestyle": ":", "zorder": 0}
+            axes.axhline(max(whole), label="best whole network", **level)
             axes.legend(frameon=False)
         axes.invert_xaxis()
         axes.set_title(column)

@@ -17,7 +17,8 @@ their own checkpoints, and Tune would need a file system that all machines share
 """
 
 import contextlib
-import importlib
+import importlib.metadata
+import importlib.util
 import os
 import pickle
 import socket
@@ -43,6 +44,10 @@ ATTEMPTS = 5
 MARKER = ".ray_sweep"
 # Files which say that those written before them are there, the strongest first.
 COMPLETING = ("result.json", "checkpoint.npz")
+# Runs of one table must not differ in these packages.
+SAME_VERSION = ("keras_learnact", "keras")
+# What of this process's environment decides what a job computes, or says, wherever it runs.
+PASSED_ON = ("KERAS_LEARNACT_KERNELS", "TF_CPP_MIN_LOG_LEVEL")
 
 TRY_TO_CONNECT = """
 import sys, ray
@@ -133,15 +138,14 @@ def _work(job, files, marker, token, cpus, gpus, fetch_every):
         None while the job runs.
     """
     with contextlib.ExitStack() as stack:
-        shared = _read(marker) == token
+        shared, sent = _read(marker) == token, {}
         if shared:
             workdir = job.workdir
         else:
             temporary = tempfile.TemporaryDirectory(prefix="sweep_", ignore_cleanup_errors=True)
             workdir = Path(stack.enter_context(temporary))
             _write(workdir, files)
-        sent = {}
-        _changed(workdir, sent)  # that is known: only what the job changes has to travel
+            _changed(workdir, sent)  # that is known: only what the job changes has to travel
         command = [part.replace(str(job.workdir), str(workdir)) for part in job.command[1:]]
         here = Job(job.name, [sys.executable, *command], workdir)
         _note(workdir, f"On {_here()}, in {workdir}")
@@ -154,7 +158,9 @@ def _work(job, files, marker, token, cpus, gpus, fetch_every):
             if not shared and time.monotonic() - last > fetch_every:
                 yield _changed(workdir, sent), None
                 last = time.monotonic()
-        yield {} if shared else _changed(workdir, sent), process.returncode
+        files = {} if shared else _changed(workdir, sent)
+    # After the cleaning: with the last pair Ray may end this process.
+    yield files, process.returncode
 
 
 def _slot(cpus, gpus):
@@ -199,10 +205,6 @@ def _connected(address):
         ray.shutdown()
 
 
-# What decides what a job computes, or says, wherever it runs.
-PASSED_ON = ("KERAS_LEARNACT_KERNELS", "TF_CPP_MIN_LOG_LEVEL")
-
-
 def _assert_answers(address):
     """Errors: a `UserError` if one cannot connect to a cluster. Tried in a process of its own."""
     help = "`ray start --head` starts a cluster, `ray start --address=HOST:PORT` adds a machine."
@@ -243,14 +245,13 @@ def _able(machines, cpus, gpus):
 
 def _assert_ready(ray, machines, check):
     """Errors: a `UserError` that names each machine on which jobs would fail."""
-    import keras_learnact
-
     # A process that has read a data set ends, and its memory with it.
     look = ray.remote(num_cpus=0, max_calls=1)(_look)
     on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    versions = {name: importlib.metadata.version(name) for name in SAME_VERSION}
     tasks = [
         look.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(
-            keras_learnact.__version__, check and ray.cloudpickle.dumps(check)
+            versions, check and ray.cloudpickle.dumps(check)
         )
         for node in machines
     ]
@@ -266,13 +267,16 @@ def _assert_ready(ray, machines, check):
         raise UserError("\n".join(["Not every machine of the cluster can run the jobs.", *wrong]))
 
 
-def _look(version, check):
+def _look(versions, check):
     """On a machine of the cluster: why it cannot run jobs; None if it can."""
     try:
-        # Keras, and its backend, come with it.
-        there = importlib.import_module("keras_learnact").__version__
-        if there != version:
-            return f"It has keras_learnact {there}, and {version} is on the machine of the sweep."
+        for name, version in versions.items():
+            there = importlib.metadata.version(name)
+            if there != version:
+                return f"It has {name} {there}, and the machine of the sweep {version}."
+        backend = os.environ["KERAS_BACKEND"]
+        if not importlib.util.find_spec(backend):
+            return f"It has no {backend}, the backend of Keras in this sweep."
         if check:
             pickle.loads(check)()  # here, so that a package it misses is a reason like others
     except UserError as error:

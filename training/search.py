@@ -284,8 +284,10 @@ def _new(language, make, config, seen):
 
 
 def _child(language, population):
-    # Four candidates, two duels; DEAP holds another two of the same four.
-    one, other, *_ = tools.selTournamentDCD(random.sample(population, 4), 4)
+    # A grammar with hardly any functions may not have so many.
+    enough = population if len(population) >= 4 else 4 * population
+    # Two duels among four; DEAP holds another two among the same.
+    one, other, *_ = tools.selTournamentDCD(random.sample(enough, 4), 4)
     return language.child(one.tree, other.tree)
 
 

@@ -47,11 +47,12 @@ def train(config: ImageConfig, seeds: Sequence[int], workdir: str) -> dict[int, 
     not fit in memory, `distribute`; and as `image_classification.train`. All before any training.
     """
     _assert_possible(config, seeds)
-    configs = [dataclasses.replace(config, seed=seed) for seed in seeds]
-    folders = [Path(workdir, f"seed{seed}") for seed in seeds]
-    found = [records.finished(*run) for run in zip(folders, configs, strict=True)]
-    metrics = dict(zip(seeds, found, strict=True))
-    waiting = [run for run in zip(configs, folders, strict=True) if metrics[run[0].seed] is None]
+    runs = {
+        seed: (Path(workdir, f"seed{seed}"), dataclasses.replace(config, seed=seed))
+        for seed in seeds
+    }
+    metrics = {seed: records.finished(*run) for seed, run in runs.items()}
+    waiting = [run for seed, run in runs.items() if metrics[seed] is None]
     if not waiting:
         return metrics
     images, _ = image_classification.data(config)
@@ -102,7 +103,9 @@ class Together:
         mapped: what `jax.vmap` is. Default: `mapping()`.
     """
 
-    def __init__(self, trainer: keras.Model, feed: feeding.ArrayFeed, mapped: Callable = None):
+    def __init__(
+        self, trainer: keras.Model, feed: feeding.ArrayFeed, mapped: Callable | None = None
+    ):
         import jax
 
         mapped = mapped or mapping()
@@ -195,9 +198,9 @@ def in_turn(function: Callable, in_axes: Sequence[int | None]) -> Callable:
 class _Copy:
     """The run of one seed."""
 
-    def __init__(self, config, folder, images):
-        self.config = config
+    def __init__(self, folder, config, images):
         self.folder = folder
+        self.config = config
         self.feed = feeding.ArrayFeed(images.train, images.test, config.batch_size, config.seed)
         # Layers get the names that they have in a process of their own.
         keras.utils.clear_session(free_memory=False)

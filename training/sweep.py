@@ -11,14 +11,15 @@ recipe that the CSV there has from elsewhere are kept.
 """
 
 import contextlib
-import os
+import functools
 import sys
 import time
 from pathlib import Path
 
+import keras
 from absl import app, flags, logging
 
-from training import command_line, engines, outcomes
+from training import aggregate, command_line, datasets, engines, outcomes, tabulate
 from training import table as tables
 from training.config import UserError
 
@@ -166,8 +167,6 @@ class _Log:
             self.write()
 
     def write(self):
-        from training import tabulate
-
         runs = self.table.runs()
         new = [outcomes.read(run, self.workdir / run.folder) for run in runs]
         new = [outcome for outcome in new if outcome is not None]
@@ -228,12 +227,18 @@ def from_flags(values: flags.FlagValues) -> list[str]:
     workdir = Path(values.workdir or f"runs/{name}{'_quick' * values.quick}")
     if values.quick and values.results_dir is None:
         results_dir = workdir  # numbers without a meaning do not go where the real ones are
+    if isinstance(table, aggregate.Aggregate):
+        aggregate.write(table, name, results_dir)
+        print(f"The table is in {results_dir / name}.md, .csv and .png")
+        return []
     only = {kind: values[kind].value or None for kind in ("columns", "rows", "seeds")}
     runs = select(table, **only)
     program_flags = [f"--data_dir={Path(values.data_dir).expanduser().resolve()}"]
     program_flags += ["--quick"] * values.quick
-    engine = _engine(values)
-    _check_data(runs, values)
+    tabulate.assert_packages()
+    if values.seeds_together:
+        _assert_together(runs)
+    engine = _engine(values, _check(runs, values))
     failed = sweep(
         name,
         workdir,
@@ -254,31 +259,39 @@ def main(argv):
         sys.exit(1)
 
 
-def _engine(values):
+def _engine(values, check):
+    """What runs jobs; `check` is called before it returns, or by Ray on every machine."""
     if values.engine == "ray":
         from training import ray_engine
 
-        return ray_engine.engine(values)
+        return lambda jobs, finished: ray_engine.run(
+            jobs, values.ray_address, finished, cpus=values.jobs or 1, check=check
+        )
     gpus = values.gpus
     if gpus is not None:
         if not all(gpu.isdecimal() for gpu in gpus):
             raise UserError(f"--gpus must be numbers, say 0,1. Received: {','.join(gpus)}")
         gpus = [int(gpu) for gpu in gpus]
     where = engines.slots(values.jobs, gpus)
+    check()
     return lambda jobs, finished: engines.local(jobs, where, finished)
 
 
-def _check_data(runs, values):
-    """Every data set is there before anything is trained, and made into arrays once."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what reads data sets must not take a GPU's memory
-    from training import datasets
+def _check(runs, values):
+    """What sees, before anything is trained, that every data set is there."""
+    names = sorted({run.config.dataset for run in runs if run.has_images})
+    return functools.partial(
+        datasets.assert_there, names, values.data_dir, values.download, values.quick
+    )
 
-    for name in sorted({run.config.dataset for run in runs if run.has_images}):
-        try:
-            datasets.assert_there(name, values.data_dir, values.download)
-        except datasets.MissingDataset:
-            if not (values.quick and name in datasets.RECIPES):  # else noise will do
-                raise
+
+def _assert_together(runs):
+    backend = keras.backend.backend()
+    if backend != "jax" or not all(run.has_images for run in runs):
+        raise UserError(
+            "--seeds_together trains image classifiers on JAX: KERAS_BACKEND=jax. "
+            f"Received: {backend}, and {', '.join(sorted({run.program for run in runs}))}"
+        )
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:

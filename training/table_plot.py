@@ -58,7 +58,7 @@ def results(table: Table, cells: Cells):
         _draw_sizes(table, axes, cells, styles)
         return figure
     runs = [run for cell in cells.values() for run in cell.runs]
-    if any("val_accuracy" in point for run in runs for point in run.curve):
+    if any(_tested(table) in point for run in runs for point in run.curve):
         draw = _draw_curves
         caption = "Lines: mean over the seeds. Bands: ± their sample standard deviation. "
         caption += "The first epochs may lie below the picture."
@@ -179,7 +179,7 @@ def _draw_curves(table, axes, cells, styles):
         axes.set_xlim(*((max(1, min(shown)), last) if last > 1 else (0.5, 1.5)))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.set_xlabel("epoch", fontsize=8.5)
-    axes.set_ylabel(f"test accuracy{_unit(table)}", fontsize=8.5)
+    axes.set_ylabel(f"test {_tested(table)[4:].replace('_', ' ')}{_unit(table)}", fontsize=8.5)
     places = {row: (epochs[-1], means[-1]) for row, (epochs, means, _) in curves.items()}
     texts = {row: _number(table, y) for row, (_, y) in places.items()}
     _label(axes, places, texts, styles, _diverged(cells))
@@ -187,16 +187,21 @@ def _draw_curves(table, axes, cells, styles):
 
 def _curve(table, cell):
     """Epochs, and the mean and deviation of the test accuracy over the seeds that are sound."""
-    factor = 100 if table.unit == "%" else 1
+    tested, factor = _tested(table), 100 if table.unit == "%" else 1
     values = {}
     for run in cell.runs:
         for point in run.curve if run.seed in cell.scores else []:
-            if math.isfinite(point.get("val_accuracy", math.nan)):
-                values.setdefault(point["epoch"], []).append(factor * point["val_accuracy"])
+            if math.isfinite(point.get(tested, math.nan)):
+                values.setdefault(point["epoch"], []).append(factor * point[tested])
     epochs = sorted(values)
     means = [statistics.fmean(values[epoch]) for epoch in epochs]
     spreads = [statistics.stdev(v) if len(v := values[epoch]) > 1 else 0.0 for epoch in epochs]
     return np.array(epochs), np.array(means), np.array(spreads)
+
+
+def _tested(table):
+    """What metrics.csv calls the table's metric after each epoch."""
+    return "val_" + table.metric.removeprefix("final_").removeprefix("best_")
 
 
 def _draw_sizes(table, axes, cells, styles):
@@ -238,7 +243,7 @@ def _draw_points(table, axes, cells, styles):
         seeds = list(cell.scores.values())
         axes.plot(seeds, [height] * len(seeds), "o", markersize=3, alpha=0.5, color=colour)
         ring = {"marker": "o", "markersize": 8, "markerfacecolor": "none", "capsize": 3}
-        axes.errorbar(cell.mean, height, xerr=cell.spread or 0.0, color=colour, **ring)
+        axes.errorbar(cell.mean, height, xerr=cell.spread, color=colour, **ring)
     if rows:
         spreads = {row: cells[row].spread or 0.0 for row in rows}
         means = {row: cells[row].mean for row in rows}

@@ -87,8 +87,9 @@ def test_gradients_are_the_derivative(formula):
     layer = layer_of(formula)
     x = np.array([-20.3, -3.7, -2.2, -0.6, -0.013, 0.013, 0.3, 0.55, 1.7, 4.2, 17.3], "float32")
     _, (slope,) = gradients(layer, x)
-    derivative = sympy.diff(layer.sympy(), X).replace(sympy.DiracDelta, lambda *_: 0)
-    exact = np.array([float(v) for v in evaluated(derivative, x)])
+    function = sympy.lambdify(X, layer.sympy(), "mpmath")
+    with mpmath.workdps(40):
+        exact = [float(mpmath.diff(function, mpmath.mpf(float(t)))) for t in x]
     # Some ten operations in float32, which cancel: 1e-7 of terms up to 1e4.
     np.testing.assert_allclose(slope, exact, rtol=2e-5, atol=1e-5)
 
@@ -207,19 +208,16 @@ def test_a_formula_without_constants_is_one_function_whatever_shares_it(tmp_path
             keras.layers.Dense(1),
         ]
     )
-    x = sample((32, 4))
+    x = sample((4, 4))
+    y = call(model, x)
     assert [layer.groups for layer in model.layers[1:3]] == [1, 3]
     assert model.layers[1].parameters() == {} and model.layers[1].weights == []
-    np.testing.assert_allclose(
-        model.layers[1].curve([0.0, 1.0]), [[0, -0.3971177]], rtol=1e-6
-    )  # erf(1 / e)
-    model.compile("adam", "mse")
-    model.fit(x, x[:, :1], verbose=0)
-    y = model.predict(x, verbose=0)
-    for other in (saved_and_loaded(model, tmp_path), kla.freeze(model), clone(model)):
-        np.testing.assert_allclose(other.predict(x, verbose=0), y, rtol=1e-6, atol=1e-6)
-    before = kla.plotting.snapshot(model)
-    assert len(kla.plot(model, before=before).axes) >= 3
+    # f(1) = -erf(1 / e)
+    np.testing.assert_allclose(model.layers[1].curve([0.0, 1.0]), [[0, -0.3971177]], rtol=1e-6)
+    for other in (saved_and_loaded(model, tmp_path), kla.freeze(model)):
+        np.testing.assert_allclose(call(other, x), y, rtol=1e-6, atol=1e-6)
+    assert len(kla.plot(model, before=kla.plotting.snapshot(model)).axes) >= 3
+    kla.report.write_html(model, tmp_path / "page.html")
     least, greatest = kla.verify.bounds(model, x, 0.01)
     assert (least <= y).all() and (y <= greatest).all()
 
@@ -227,12 +225,6 @@ def test_a_formula_without_constants_is_one_function_whatever_shares_it(tmp_path
 def saved_and_loaded(model, folder):
     model.save(folder / "model.keras")
     return keras.models.load_model(folder / "model.keras")
-
-
-def clone(model):
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def test_constants_start_where_they_are_told_also_at_random_and_in_a_file():
@@ -257,10 +249,10 @@ def test_constants_start_where_they_are_told_also_at_random_and_in_a_file():
 
 def test_every_constant_learns():
     model = keras.Sequential([keras.Input((1,)), Expression("a * max(0, x) + b", a=0.1, b=1)])
-    x = np.linspace(-1, 1, 64).astype("float32")[:, None]
+    x = np.tile(np.linspace(-1, 1, 64).astype("float32"), 300)[:, None]
     model.compile(keras.optimizers.Adam(0.05), "mse")
-    model.fit(x, 2 * np.maximum(0, x) - 0.5, epochs=150, verbose=0)
-    # It is 2 relu(x) - 1/2 exactly; Adam is near it after 600 steps.
+    model.fit(x, 2 * np.maximum(0, x) - 0.5, batch_size=64, shuffle=False, verbose=0)
+    # It is 2 relu(x) - 1/2 exactly; Adam is near it after 300 steps.
     np.testing.assert_allclose(
         [model.layers[0].parameters()[name].item() for name in "ab"], [2, -0.5], atol=0.02
     )

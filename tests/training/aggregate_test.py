@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from training import aggregate, outcomes
@@ -60,6 +61,13 @@ def test_each_challenger_is_counted_once_in_each_experiment():
 def test_an_equal_mean_counts_as_at_least_as_good():
     found = ran(TWO, "A", relu=[0.25, 0.75], pau=[0.5, 0.5])
     assert counts(found) == {"relu": Count(1, 0)}
+    # Twice 0.985, but for the rounding of float32: by 1e-8 less than the mean of the others.
+    low, high = float(np.float32(0.98)), float(np.float32(0.99))
+    found = ran(TWO, "A", relu=[low, high], pau=[(low + high) / 2 - 1e-8] * 2)
+    assert counts(found) == {"relu": Count(1, 0)}
+    # One image of 50,000 is more than rounding.
+    found = ran(TWO, "A", relu=[0.985], pau=[0.985 - 1 / 50_000])
+    assert counts(found) == {"relu": Count(0, 1)}
 
 
 def test_only_seeds_that_both_were_run_with_are_compared():

@@ -42,6 +42,8 @@ def cluster():
     # Not pytest's folder: with a session's name a path would be too long for a socket.
     with tempfile.TemporaryDirectory(prefix="ray") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
+        # Ray's workers are nice, and would wait for the tests that run beside this one.
+        patch.setenv("RAY_worker_niceness", "0")
         Path(folder, "ray").mkdir()  # Cluster takes for granted that it exists
         cluster = Cluster(initialize_head=True, head_node_args=NODE)
         try:
@@ -84,8 +86,7 @@ def test_two_machines_share_the_trainings_and_leave_their_results(cluster, secon
     program = ("-m", "training.image_classification", "--quick", "--network=mlp")
     flags = ("--activation=relu", "--seed=0"), ("--activation=relu", "--seed=1")
     jobs = [job(tmp_path / flag[1], *program, *flag) for flag in flags]
-    check = functools.partial(datasets.load_images, "digits", "")
-    assert set(run(jobs, cluster, check=check).values()) == {0}
+    assert set(run(jobs, cluster).values()) == {0}
     nodes = {cluster.head_node.node_id[:8], second.node_id[:8]}
     assert {node for job in jobs for node, _ in places(job)} == nodes
     for seed, each in enumerate(jobs):
@@ -104,11 +105,10 @@ def test_a_job_that_loses_its_machine_goes_on_on_another(
         monkeypatch.setattr(ray_engine, "_marked", lambda jobs: (tmp_path / "none", "mark"))
         monkeypatch.setattr(ray_engine, "FETCH_EVERY", 0)
     jobs = [job(tmp_path / name, "-c", COUNTER) for name in ("a", "b")]
-    lost = []
+    lost, ended = [], threading.Event()
 
     def lose():
-        for _ in range(600):
-            time.sleep(0.1)
+        while not ended.wait(0.1):
             here = [job for job in jobs if places(job) and places(job)[0][0] == second.node_id[:8]]
             if here and (here[0].workdir / "checkpoint.npz").exists():
                 lost.extend(here)
@@ -117,8 +117,11 @@ def test_a_job_that_loses_its_machine_goes_on_on_another(
 
     thread = threading.Thread(target=lose)
     thread.start()
-    codes = run(jobs, cluster)
-    thread.join()
+    try:
+        codes = run(jobs, cluster)
+    finally:
+        ended.set()
+        thread.join()
 
     assert codes == {"a": 0, "b": 0}
     for each in jobs:

@@ -203,18 +203,14 @@ def test_srelu_is_trained_in_its_two_phases(tmp_path):
     assert starts[0] != starts[1] and 1 not in starts
 
 
-# LeNet, vmapped as on a GPU.
+# Vmapped as on a GPU.
 
 
-def lenet(activation):
-    return dataclasses.replace(
-        SMALL, network="lenet", activation=activation, activation_args={}, epochs=1
-    )
-
-
-def two(activation):
+def two(network, activation):
     """Trainers and feeds of two seeds."""
-    config, found = lenet(activation), []
+    config, found = dataclasses.replace(SMALL, network=network, activation=activation), []
+    if not activation.endswith("pau"):
+        config = dataclasses.replace(config, activation_args={})
     images = datasets.load_images("digits", "").first(config.examples)
     for seed in (3, 7):
         of_seed = dataclasses.replace(config, seed=seed)
@@ -227,19 +223,19 @@ def two(activation):
 
 
 @functools.cache
-def vmapped(activation):
+def vmapped(network, activation):
     import jax
 
-    trainers, feeds = two(activation)
+    trainers, feeds = two(network, activation)
     return seeds.Together(trainers[0], feeds[0], jax.vmap)
 
 
-def trained_for_an_epoch(activation, poisoned=False):
-    trainers, feeds = two(activation)
+def trained_for_an_epoch(network, activation, poisoned=False):
+    trainers, feeds = two(network, activation)
     if poisoned:
         weight = trainers[0].trainable_variables[0]
         weight.assign(np.nan + weight.value)
-    vmapped(activation).train(trainers, [feed.batches.order for feed in feeds])
+    vmapped(network, activation).train(trainers, [feed.batches.order for feed in feeds])
     return trainers
 
 
@@ -248,39 +244,42 @@ def values(trainer):
     return [np.array(variable.value) for variable in parts]
 
 
-@pytest.mark.parametrize("activation", ["relu", "pau", "rpau", "maxout"])
+@pytest.mark.parametrize(
+    "network, activation", [("lenet", "pau"), ("mlp", "relu"), ("mlp", "rpau"), ("mlp", "maxout")]
+)
 @on_jax
-def test_vmapped_lenets_are_each_trained_as_alone(activation):
-    (_, alone), (_, feed) = two(activation)
+def test_vmapped_networks_are_each_trained_as_alone(network, activation):
+    (_, alone), (_, feed) = two(network, activation)
     arguments = feed.arguments(first_epoch=0)
     test = arguments.pop("validation_data")
     alone.fit(**arguments, verbose=0)
-    trainers = trained_for_an_epoch(activation)
+    trainers = trained_for_an_epoch(network, activation)
     for array, expected in zip(values(trainers[1]), values(alone), strict=True):
         np.testing.assert_allclose(array, expected, **CLOSE)
 
     expected = alone.evaluate(test, verbose=0, return_dict=True)
     for trainer in trainers:
         trainer.reset_metrics()
-    vmapped(activation).test(trainers)
+    vmapped(network, activation).test(trainers)
     assert trainers[1].get_metrics_result() == pytest.approx(expected, rel=1e-4)
 
 
 @on_jax
 def test_the_nan_of_one_seed_leaves_the_other_its_bits():
-    sound, other = trained_for_an_epoch("pau")[1], trained_for_an_epoch("pau", poisoned=True)
-    assert np.isnan(values(other[0])[0]).all()
-    for array, expected in zip(values(other[1]), values(sound), strict=True):
+    _, sound = trained_for_an_epoch("lenet", "pau")
+    poisoned, other = trained_for_an_epoch("lenet", "pau", poisoned=True)
+    assert np.isnan(values(poisoned)[0]).all()
+    for array, expected in zip(values(other), values(sound), strict=True):
         np.testing.assert_array_equal(array, expected)
 
 
 @on_jax
 def test_all_seeds_take_one_call_of_each_kernel():
-    trainers, feeds = two("pau")
+    trainers, _ = two("lenet", "pau")
     layers = activation_layers(trainers[0])
     if layers[0].path != "kernel":
         pytest.skip(layers[0].path)
-    text = vmapped("pau").train_program(trainers).as_text()
+    text = vmapped("lenet", "pau").train_program(trainers).as_text()
     assert text.count("@keras_learnact.") == 2 * len(layers)  # the value and the gradient
 
 

@@ -131,12 +131,16 @@ def program(*arguments, start=subprocess.run, **options):
     [
         ([], "--table is needed: one of "),
         (["--table=pau_table99"], "The table must be one of "),
-        (["--table=digits", "--rows=relu,gelulu"], "--rows must be among apl, .*Received: gelulu"),
+        (["--table=digits", "--rows=relu,gelulu"], "--rows must be among relu, .*Received: gelulu"),
         (["--table=digits", "--columns=VGG"], "--columns must be among digits_lenet"),
         (["--table=digits", "--seeds=0,9"], "--seeds must be among 0, 1, 2, 3, 4. Received: 9"),
         (["--table=digits", "--gpus=977"], r"--gpus must be among the \d+ that .*977"),
         (["--table=digits", "--gpus=first"], "--gpus must be numbers, say 0,1. Received: first"),
         (["--table=digits", "--jobs=0"], "--jobs must be 1 or more. Received: 0"),
+        (
+            ["--table=deu_diabetes", "--seeds_together"],
+            "--seeds_together trains image classifiers on JAX.* training.regression",
+        ),
         (["--table=pau_table2", "--data_dir=NOWHERE"], "fashion_mnist is not in .*NOWHERE"),
     ],
 )

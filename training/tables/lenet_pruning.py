@@ -16,5 +16,5 @@ table = Table(
     source=load("pau_fig4").source,
     columns=(Column("MNIST, LeNet", PruningConfig(dataset="mnist", network="lenet", **PAU_MNIST)),),
     rows=tuple(map(Row, ("relu", "leaky_relu", "pau"))),
-    remarks="The figure has larger networks, on CIFAR-10, see pau_fig4; the claim of LeNet is ours.",
+    remarks="The figure has larger networks, on CIFAR-10, see pau_fig4; that of LeNet is ours.",
 )
