@@ -116,6 +116,11 @@ def entered(config: Config):
         _current = before
 
 
+def _not_ready(error):
+    # The others may still train: it takes them some seconds to see that one of them is gone.
+    return StartAgain(f"The other workers are not ready. Starts again. ({_first_line(error)})")
+
+
 def _first_line(error):
     return str(error).strip().partition("\n")[0]
 
@@ -272,10 +277,7 @@ class _TensorFlow(_Several):
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
-            # The others may still train: they take some seconds to see that one of them is gone.
-            raise StartAgain(
-                f"The other workers are not ready. Starts again. ({_first_line(error)})"
-            ) from error
+            raise _not_ready(error) from error
         return cls(strategy, cluster.number)
 
     @staticmethod
@@ -464,8 +466,13 @@ class _Jax(_Several):
 
     @classmethod
     def of_workers(cls, cluster):
+        import jax
+
         addresses = ",".join(cluster.addresses)
-        keras.distribution.initialize(addresses, len(cluster.addresses), cluster.number)
+        try:
+            keras.distribution.initialize(addresses, len(cluster.addresses), cluster.number)
+        except jax.errors.JaxRuntimeError as error:
+            raise _not_ready(error) from error
         return cls(cls.devices(), cluster.number)
 
     @staticmethod
@@ -474,6 +481,13 @@ class _Jax(_Several):
 
     def scope(self):
         return self.distribution.scope()
+
+    def is_lost_worker(self, error):
+        import jax
+
+        # A full memory, say, is an error of this class, too.
+        signs = "Gloo", "NCCL", "UNAVAILABLE"
+        return isinstance(error, jax.errors.JaxRuntimeError) and any(s in str(error) for s in signs)
 
     def trainer(self, layers):
         start, *rest = layers

@@ -24,7 +24,15 @@ import keras
 import numpy as np
 
 from keras_learnact.files import written
-from training import image_classification, networks, outcomes, pruning_table, records, smaller
+from training import (
+    image_classification,
+    loop,
+    networks,
+    outcomes,
+    pruning_table,
+    records,
+    smaller,
+)
 from training.command_line import from_flags, start
 from training.config import PruningConfig, UserError
 from training.table import Column, Row, Run, Table, load
@@ -105,7 +113,7 @@ def _whole(full, largest_share, config, images):
     model = image_classification.new_network(config, images)
     # That it can be pruned is to be known before it is trained.
     smaller.smaller(model, smaller.strongest(model, largest_share))
-    if not (full / START).exists():
+    if not (full / loop.CHECKPOINT).exists():  # else it is there, and of this run
         full.mkdir(parents=True, exist_ok=True)
         beside = full / f".{START}"
         model.save(beside)
@@ -148,16 +156,17 @@ def _times(models, eagerly):
 
     Of each the fastest: what else the machine does only adds to a time.
     """
-    batch = (
-        2 if eagerly else min(1024, max(16, round(TIMED_WORK / smaller.multiply_adds(models[0]))))
-    )
+    batch = min(1024, max(16, round(TIMED_WORK / smaller.multiply_adds(models[0]))))
+    rounds = TIMED_ROUNDS
+    if eagerly:
+        batch, rounds = 2, 2
     shape = (batch, *models[0].input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape).astype("float32")
     order, seconds = random.Random(0), [[] for _ in models]
     for model in models:
         model.run_eagerly = eagerly  # a quick run compiles nothing
         model.predict_on_batch(images)
-    for _ in range(2 if eagerly else TIMED_ROUNDS):
+    for _ in range(rounds):
         for i in order.sample(range(len(models)), len(models)):
             begin = time.perf_counter()
             models[i].predict_on_batch(images)

@@ -5,10 +5,11 @@
 activation.
 """
 
-import math
 import re
 import statistics
 from pathlib import Path
+
+import numpy as np
 
 from keras_learnact.files import written
 from training import table_plot
@@ -116,9 +117,9 @@ def _markdown(table, name, outcomes, found):
         "what that makes, rounded to whole filters. **Bold** is the best of a line.",
         f"![Accuracy against filters left]({name}.png)",
         "## What it costs",
-        "Time is that of inference over the whole network's of the same run, the fastest of batches "
-        "for which the networks took turns; of several seeds the median. Runs may have shared a "
-        "machine: benchmarks/pruning.py measures it where nothing else runs.",
+        "Time is that of inference over the whole network's of the same run: the fastest of some "
+        "batches for which the networks took turns; of several seeds the median. Runs may have "
+        "shared a machine: benchmarks/pruning.py measures it where nothing else runs.",
     ]
     for column, rows in found.items():
         if len(table.columns) > 1:
@@ -216,8 +217,12 @@ def _seeds(table, outcomes):
 
 
 def _making(name, outcomes):
-    lines = [f"The command of each run is in [{name}.csv]({name}.csv)."] * (len(outcomes) > 1)
-    lines += [f"`{outcome.command}`" for outcome in outcomes[:1]]
+    lines = [f"`{outcome.command}`" for outcome in outcomes]
+    if len(outcomes) > 1:
+        lines = [
+            f"All of it: `python -m training.sweep --table={name}`. The command of each run is in "
+            f"[{name}.csv]({name}.csv), the first is {lines[0]}."
+        ]
     made = {}
     for outcome in outcomes:
         versions = outcome.facts.get("versions", {})
@@ -239,7 +244,10 @@ def _table(header, lines):
 
 
 def _picture(table, found):
-    """A panel for each column: a line for each activation, and the best whole network's level."""
+    """A panel for each column, in it a line for each activation.
+
+    The mean over the seeds, in a band of ± their sample standard deviation.
+    """
     count = max(1, len(found))
     figure = table_plot.figure_class()(
         figsize=(5.6 * count, 4.2), dpi=100, layout="constrained", facecolor="white"
@@ -248,19 +256,14 @@ def _picture(table, found):
     for axes, (column, rows) in zip(panels, found.items(), strict=False):
         whole = []
         for number, (row, cells) in enumerate(rows.items()):
-            points = [
-                (
-                    100 * statistics.fmean(run["filters_left"] for run in runs),
-                    statistics.fmean(scores),
-                    statistics.stdev(scores) if len(scores) > 1 else math.nan,
-                )
-                for _, runs in sorted(cells.items())
-                if (scores := _scores(table, runs))
-            ]
-            if points:
-                whole.append(points[0][1])
-                style = {"marker": "os^Dv"[number % 5], "markersize": 5, "capsize": 3}
-                axes.errorbar(*zip(*points, strict=True), label=row, linewidth=1.4, **style)
+            points = np.array(_points(table, cells)).T
+            if len(points):
+                left, means, spreads = points
+                whole.append(means[0])
+                style = {"marker": "os^Dv"[number % 5], "markersize": 5, "linewidth": 1.4}
+                (line,) = axes.plot(left, means, label=row, **style)
+                band = {"color": line.get_color(), "alpha": 0.12, "linewidth": 0}
+                axes.fill_between(left, means - spreads, means + spreads, **band)
         if whole:
             level = {"color": "0.5", "linewidth": 1, "linestyle": ":", "zorder": 0}
             axes.axhline(max(whole), label="best whole network", **level)
@@ -271,3 +274,16 @@ def _picture(table, found):
         axes.set_ylabel(f"test accuracy in {table.unit}")
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _points(table, cells):
+    """Filters left in percent, mean and spread of the metric, for each share."""
+    return [
+        (
+            100 * statistics.fmean(run["filters_left"] for run in runs),
+            statistics.fmean(scores),
+            statistics.stdev(scores) if len(scores) > 1 else 0.0,
+        )
+        for _, runs in sorted(cells.items())
+        if (scores := _scores(table, runs))
+    ]

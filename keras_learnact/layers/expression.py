@@ -38,14 +38,14 @@ class Expression(LearnableActivation):
 
     Where the formula alone would give nan, it is continued: sqrt(u) is 0 for u < 0; log(u) is that
     of the smallest normal number for u below it; u / 0 is u divided by that number; u ** p for a p
-    that is neither an integer nor ± 1/2 is exp(p · log(u)). What overflows on the way counts as the
-    largest finite number, so nan comes out only where nan went in; f(±∞) is f at the largest finite
-    number. Gradients are 0 where a part overflows, where such an edge holds, and at sqrt(0).
+    that is neither an integer nor ± 1/2 is exp(p · log(u)); of what overflows ∞ - ∞ and 0 · ∞ are 0
+    and ∞ / ∞ is ± 1. So nan comes out only where nan went in; f(±∞) is f at the largest number.
+    Gradients are 0 where a part overflows, where such an edge holds, and at sqrt(0).
 
-    What is not promised of every formula: that a value is finite where only a part of it overflows
-    (`exp(x) / exp(x)` is 1 for large x, and its log is not x); and that gradients are, where a
-    product of derivatives overflows before it meets a 0. `range` and the other bounds know this;
-    they do not know tan, asinh and atan.
+    What is not promised of every formula: that a value is right where a part of it overflows
+    (`exp(x) / exp(x)**2`, `sqrt(1 + x**2)` for |x| > 1e19), and that a gradient is a number where a
+    product of derivatives overflows before it meets a 0. `range` and the other bounds allow for the
+    first; they do not know tan, asinh and atan.
 
     There is no compiled kernel: any formula would need one of its own.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_learnact as kla
-from training import feeding, image_classification, loop, pruning_table, table
+from training import datasets, feeding, image_classification, loop, pruning_table, table
 from training.config import ImageConfig, PruningConfig, UserError, quick
 from training.outcomes import Outcome
 from training.pruning import train
@@ -163,6 +163,25 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(finished, tmp_path, monk
     for name in ("full", "pruned_50"):
         assert_same(finished[0] / name, tmp_path / name)
     assert metrics["final_accuracy_50"] == finished[1]["final_accuracy_50"]
+
+
+def test_a_start_is_that_of_the_run_and_not_of_one_killed_before_its_first_epoch(
+    tmp_path, monkeypatch
+):
+    started = []
+
+    def killed(config, workdir, start_with):
+        keras.utils.set_random_seed(config.seed)
+        started.append(start_with(config, datasets.load_images("digits", "nowhere")))
+        raise Killed
+
+    monkeypatch.setattr(image_classification, "train", killed)
+    for seed in (0, 1):
+        with pytest.raises(Killed):
+            train(dataclasses.replace(SMALL, seed=seed), tmp_path)
+    zero, one = (np.array(model.weights[0]) for model in started)
+    assert not np.array_equal(zero, one)
+    np.testing.assert_array_equal(weights(tmp_path / "full" / "start.keras")[0], one)
 
 
 def test_where_the_whole_network_diverges_nothing_is_pruned(tmp_path, capsys):

@@ -363,9 +363,7 @@ def test_a_loss_that_is_not_finite_has_no_accuracy():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("search")
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(search, "BASELINES", BASELINES)
-        return workdir, search.search(REAL, workdir)
+    return workdir, search.search(REAL, workdir)
 
 
 def without_seconds(path):
