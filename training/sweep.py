@@ -261,11 +261,20 @@ def main(argv):
 
 def _engine(values, check):
     """What runs jobs; `check` is called before it returns, or by Ray on every machine."""
+    local = {"jobs": values.jobs, "gpus": values.gpus}
+    other = local if values.engine == "ray" else {"cores": values.cores}
+    wrong = [f"--{name}" for name, value in other.items() if value is not None]
+    if wrong:
+        raise UserError(
+            f"With --engine={values.engine} there is no {' and no '.join(wrong)}: a Ray cluster "
+            "runs as many jobs as it has room for, each with --cores; this machine runs --jobs "
+            "at once, which share its cores or --gpus."
+        )
     if values.engine == "ray":
         from training import ray_engine
 
         return lambda jobs, finished: ray_engine.run(
-            jobs, values.ray_address, finished, cpus=values.jobs or 1, check=check
+            jobs, values.ray_address, finished, cpus=values.cores or 1, check=check
         )
     gpus = values.gpus
     if gpus is not None:
@@ -306,6 +315,7 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         (flags.DEFINE_list, "gpus", None, "the GPUs to use, say 0,1 (default: all)"),
         (flags.DEFINE_bool, "seeds_together", False, "train a network's seeds in one step (JAX)"),
         (flags.DEFINE_enum, "engine", "local", ENGINES, "this machine, or a Ray cluster"),
+        (flags.DEFINE_integer, "cores", None, "cores of each run on Ray (default: 1)"),
         (flags.DEFINE_string, "ray_address", "auto", "of the Ray cluster, say HOST:6379"),
         (flags.DEFINE_string, "data_dir", "~/tensorflow_datasets", "where data sets are kept"),
         (flags.DEFINE_bool, "download", False, "get the data sets that are not in data_dir"),

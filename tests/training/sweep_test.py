@@ -137,6 +137,8 @@ def program(*arguments, start=subprocess.run, **options):
         (["--table=digits", "--gpus=977"], r"--gpus must be among the \d+ that .*977"),
         (["--table=digits", "--gpus=first"], "--gpus must be numbers, say 0,1. Received: first"),
         (["--table=digits", "--jobs=0"], "--jobs must be 1 or more. Received: 0"),
+        (["--table=digits", "--engine=ray", "--jobs=2"], "With --engine=ray there is no --jobs"),
+        (["--table=digits", "--cores=2"], "With --engine=local there is no --cores"),
         (
             ["--table=deu_diabetes", "--seeds_together"],
             "--seeds_together trains image classifiers on JAX.* training.regression",
