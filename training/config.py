@@ -90,7 +90,7 @@ class SearchConfig(ImageConfig):
     operations: str = _field(
         "", "operations of the grammar by name, separated by commas; none: all of training.grammar"
     )
-    constants: int = _field(0, "how many trainable constants a formula may have: a, b, …")
+    constants: int = _field(0, "most trainable constants of a formula: a, b, …, from 1 on")
     largest: int = _field(15, "the most nodes of a formula")
     repeats: int = _field(2, "trainings of each formula, whose mean accuracy counts")
     check_repeats: int = _field(5, "trainings of what was found, with other seeds, at the end")

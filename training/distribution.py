@@ -20,6 +20,11 @@ this is. Worker 0 writes the files. Here two on one machine:
     TF_CONFIG='{"cluster": {"worker": ["localhost:12345", "localhost:23456"]},
         "task": {"type": "worker", "index": 1}}' \\
         python -m training.image_classification --distribute=multi_worker --workdir=runs/two
+
+A worker that was killed is started again by its command. The others notice within a minute, start
+themselves again and wait for it, and all go on from the last complete epoch to what an undisturbed
+run gives. JAX may end them instead, where its devices wait for each other without an error; then
+their commands start them again, too.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ from training.config import UserError, differences
 # differences grow to some 1e-6; clipping before the sum, say, makes 1e-1.
 SUMS = {"rtol": 1e-4, "atol": 1e-5}
 # Of a process, on a machine that is busy with other tests: it imports for most of that time.
-PATIENCE = 400
+PATIENCE = 600
 
 
 def with_distribution(**fields):
@@ -294,8 +294,9 @@ def test_worker_0_leaves_what_one_device_leaves_and_the_other_nothing(alone, two
 def test_what_was_trained_on_two_workers_runs_on_one_device(two_workers):
     model = keras.saving.load_model(two_workers / "run" / "model.keras", compile=False)
     (trained,) = variables(two_workers / "worker_0")
-    for variable, value in zip(model.variables, trained.values(), strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
+    for variable, (name, value) in zip(model.variables, trained.items(), strict=True):
+        if "seed_generator_state" not in name:  # which Keras does not save
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(variable), value)
     normalization = model.layers[-2]
     assert isinstance(normalization, keras.layers.BatchNormalization)
     assert not normalization.synchronized
@@ -310,7 +311,6 @@ def test_what_was_trained_on_two_workers_runs_on_one_device(two_workers):
         np.testing.assert_allclose(exported.serve(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.tensorflow
 def test_a_run_whose_worker_is_killed_goes_on_when_it_is_started_again(two_workers, tmp_path):
     runs = workers(tmp_path, KILLED_IN_EPOCH="1")
     with started(*runs) as running:

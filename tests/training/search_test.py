@@ -18,19 +18,20 @@ from training.config import SearchConfig, UserError, load_preset, quick
 ALL = grammar.Grammar()
 # Known functions are only the half of this population that begins.
 SMALL = SearchConfig(population=8, generations=3)
-# Quick: on TensorFlow the steps are not compiled, which would take longer than all 8 of a training.
+# Quick: on TensorFlow the steps are not compiled, which would take longer than all 2 of a training.
 REAL = SearchConfig(
     network="mlp",
     width=0.02,
-    examples=80,
-    epochs=2,
+    examples=40,
+    epochs=1,
     batch_size=16,
     quick=True,
     population=4,
     generations=1,
-    repeats=2,
+    repeats=1,
     check_repeats=2,
     operations="add,multiply,maximum,tanh,exp",
+    constants=1,
 )
 
 
@@ -373,9 +374,10 @@ def without_seconds(path):
 
 def test_a_real_search_that_was_killed_ends_as_an_undisturbed_one(finished, tmp_path):
     workdir, metrics = finished
-    # What is on disk when the process ends while the second of the last evaluations is written.
-    lines = (workdir / "evaluations.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "evaluations.jsonl").write_text("".join(lines[:-2]) + lines[-2][:-9])
+    # What is on disk when the process ends while a line is written.
+    for name in ("evaluations.jsonl", "checks.jsonl"):
+        lines = (workdir / name).read_text().splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(lines[:-2]) + lines[-2][:-9])
     assert search.search(REAL, tmp_path) == metrics
     for name in ("evaluations.jsonl", "checks.jsonl"):
         assert without_seconds(tmp_path / name) == without_seconds(workdir / name)
