@@ -2,7 +2,7 @@
 
     python -m tests.training.distribution_processes --workdir=FOLDER --distribute=…
 
-Variables of the surroundings: DEVICES=2 cuts TensorFlow's CPU into two devices; VARIABLES=FILE is
+Variables of the surroundings: DEVICES=2 cuts the CPU into two devices for TensorFlow; VARIABLES=FILE is
 where the variables go that this process holds in the end; KILLED_IN_EPOCH=1 ends the process in the
 middle of the second epoch, as kill -9 does.
 """
@@ -84,7 +84,7 @@ class Killed(feeding.StartEpoch):
 
 
 def main(argv):
-    if "DEVICES" in os.environ:
+    if "DEVICES" in os.environ and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         devices = [tf.config.LogicalDeviceConfiguration()] * int(os.environ["DEVICES"])
