@@ -9,7 +9,8 @@ the data and noise, and leaves in DIR/seed0, DIR/seed1, … what a run of that p
 `--seed` leaves: the two can go on with each other's checkpoints.
 
 A step of a small network leaves a GPU idle while the next one is prepared. All seeds together take
-about as many calls as one of them, see `benchmarks/seeds.py`.
+about as many calls as one of them. A CPU is busy anyway: there it gains little or nothing, see
+`benchmarks/seeds.py`.
 
 The same command again goes on where it was killed; seeds that have finished are not trained again.
 """

@@ -2,9 +2,9 @@
 
     python -m tests.training.distribution_processes --workdir=FOLDER --distribute=…
 
-Variables of the surroundings: DEVICES=2 cuts the CPU into two devices for TensorFlow; VARIABLES=FILE is
-where the variables go that this process holds in the end; KILLED_IN_EPOCH=1 ends the process in the
-middle of the second epoch, as kill -9 does.
+Variables of the surroundings: DEVICES=2 cuts the CPU into two devices for TensorFlow;
+VARIABLES=FILE is where the variables go that this process holds in the end; KILLED_IN_EPOCH=1 ends
+the process in the middle of the second epoch, as kill -9 does.
 """
 
 import os
