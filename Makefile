@@ -49,6 +49,7 @@ bench: kernels .venv-jax/ready ## Measure speed and memory as ratios (TORCH_PYTH
 	@$(on_tensorflow) -m benchmarks.training_step
 	@$(on_jax) -m benchmarks.activations
 	@$(on_jax) -m benchmarks.training_step
+	@$(on_jax) -m benchmarks.seeds
 
 test-gpu: .venv-jax/ready ## Test the kernels on a GPU, with JAX and, if it is there for GPUs, TensorFlow
 	@.venv-jax/bin/python custom_ops/build.py
