@@ -94,6 +94,20 @@ def keras_name(function):
     return next((name for name in KERAS if keras.activations.get(name) is function), None)
 
 
+def why_rounded(names, dtype):
+    """Why functions with these names in `KERAS` are not known to keep the digits of `dtype`, or "".
+
+    Other names may be among them.
+    """
+    rounded = sorted({"gelu", "leaky_relu"} & set(names))
+    if rounded and dtype == "float64" and keras.backend.backend() == "tensorflow":
+        return (
+            f"Keras' {' and '.join(rounded)} have float32 constants in float64 on TensorFlow. "
+            "Use dtype='float32'."
+        )
+    return ""
+
+
 def of_callable(function, x, name):
     """What an element-wise function makes of the symbol `x`, exactly.
 

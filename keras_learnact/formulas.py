@@ -27,6 +27,7 @@ DEEPEST = 64  # operations inside each other
 LARGEST = 1e38  # a number, and what is computed from numbers alone
 HIGHEST = 32  # a number as exponent
 _MOST_PARTS = 10_000  # of a SymPy expression: some functions name their argument twice
+_MOST_BITS = 2**13  # of a power of a number, which SymPy computes exactly
 
 
 # Functions of tensors. Arguments and values may be ±∞, where something overflows; no gradient flows
@@ -197,7 +198,8 @@ _ELEMENTARY = {
         _from(-1, ops.log1p), lambda s, u: s.log(s.made(s.sp.Add, s.sp.S.One, u)), math.log1p
     ),
     "sqrt": Function(_sqrt, lambda s, u: s.sqrt(u), math.sqrt),
-    "abs": Function(ops.abs, _same("Abs"), abs),
+    # The slope of ops.abs at 0 is 1 on JAX.
+    "abs": Function(lambda u: u * ops.sign(u), _same("Abs"), abs),
     "sign": Function(
         ops.sign, _form(lambda sp, u: sp.Piecewise((-1, u < 0), (0, u <= 0), (1, True)))
     ),
@@ -265,6 +267,10 @@ class Node(NamedTuple):
     arguments: tuple = ()
     value: object = None
 
+    def operations(self):
+        """The operations of this node and of all below it."""
+        return {self.operation}.union(*(node.operations() for node in self.arguments))
+
 
 class Formula(NamedTuple):
     """A formula that was read, see `parse`.
@@ -279,7 +285,7 @@ class Formula(NamedTuple):
     root: Node
     constants: tuple
 
-    def value(self, x, **constants):
+    def value(self, x, /, **constants):
         """The formula's value as a tensor.
 
         Args:
@@ -304,7 +310,7 @@ class Formula(NamedTuple):
         # Some functions make a number of nan.
         return ops.where(ops.isnan(x), x, of(self.root))
 
-    def expression(self, x, smallest, **constants):
+    def expression(self, x, smallest, /, **constants):
         """The formula as an exact SymPy expression that keeps the order of its operations.
 
         Args:
@@ -412,6 +418,11 @@ class _Symbolic:
         return self.made(self.sp.Mul, self.sp.S.NegativeOne, u)
 
     def power(self, u, n):
+        if u.is_Rational and abs(n) * (u.p.bit_length() + u.q.bit_length()) > _MOST_BITS:
+            raise ValueError(
+                "The formula, written out for SymPy, has a power of a number with more than "
+                f"{_MOST_BITS} bits. Write the number that it is."
+            )
         return u if n == 1 else self.made(self.sp.Pow, u, self.sp.Integer(n))
 
     def sqrt(self, u):

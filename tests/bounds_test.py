@@ -608,7 +608,9 @@ def test_of_the_package_all_inherit_what_they_need(cls):
         assert name in vars(cls) or cls is kla.RPAU  # whose expression is PAU's
         assert getattr(Renamed, name) is getattr(cls, name)
     assert kla.RPAU.expression is PAU.expression
-    assert bounds._is_scaled(cls(sharing="layer")) and bounds._is_scaled(Renamed(sharing="layer"))
+    for kind in (cls, Renamed):
+        assert bounds._is_scaled(kind(sharing="layer")) != cls.as_it_stands
+    assert [c for c in ACTIVATIONS if c.as_it_stands] == [kla.Expression]
 
 
 # Wrong use.

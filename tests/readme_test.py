@@ -6,9 +6,11 @@ from pathlib import Path
 
 import keras
 import pytest
+from absl import flags
 
 from keras_learnact import layers
 from tests.native import run
+from training import sweep
 from training.config import ImageConfig, RegressionConfig
 
 ROOT = Path(__file__).parents[1]
@@ -68,5 +70,7 @@ def test_the_commands_name_programs_and_presets_that_exist():
 
 def test_the_commands_name_flags_that_exist():
     fields = dataclasses.fields(ImageConfig) + dataclasses.fields(RegressionConfig)
-    flags = {field.name for field in fields} | {"config", "workdir", "help"}
-    assert set(re.findall(r"[ `]--(\w+)", README)) <= flags
+    of_a_sweep = flags.FlagValues()
+    sweep.define_flags(of_a_sweep)
+    known = {field.name for field in fields} | {"config", "workdir", "help"} | set(of_a_sweep)
+    assert set(re.findall(r"[ `]--(\w+)", README)) <= known

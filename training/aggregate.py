@@ -147,11 +147,11 @@ def write(aggregate: Aggregate, name: str, folder: Path) -> None:
             "nothing of them to compare. Run one of them first: "
             f"python -m training.sweep --table={aggregate.of[0]}"
         )
-    _write_comparisons(comparisons, folder / f"{name}.csv")
     counts = count(comparisons)
+    picture = _picture(aggregate, counts)
+    _write_comparisons(comparisons, folder / f"{name}.csv")
     with written(folder / f"{name}.md", "w") as file:
         file.write(_markdown(aggregate, name, counts, _progress(parts, found)))
-    picture = _picture(aggregate, counts)
     with written(folder / f"{name}.png") as file:
         table_plot.save(picture, file)
 

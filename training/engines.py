@@ -121,6 +121,7 @@ def visible_gpus() -> int:
 def start(job: Job, slot: Slot) -> subprocess.Popen:
     """The process of a job. On Linux it ends with this one, even if that is killed."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+    parent = os.getpid()
     job.workdir.mkdir(parents=True, exist_ok=True)
     with open(job.workdir / "log.txt", "ab") as log:
         return subprocess.Popen(
@@ -131,16 +132,18 @@ def start(job: Job, slot: Slot) -> subprocess.Popen:
             cwd=REPOSITORY,
             env={**os.environ, **slot.environment},
             # Another thread may hold a lock while this one forks, so nothing there needs one.
-            preexec_fn=lambda: _before_exec(slot, prctl),
+            preexec_fn=lambda: _before_exec(slot, prctl, parent),
         )
 
 
-def _before_exec(slot, prctl):
+def _before_exec(slot, prctl, parent):
     if slot.cores is not None:
         os.sched_setaffinity(0, slot.cores)
     if prctl:
         death_signal = 1  # PR_SET_PDEATHSIG: killed with its parent, or two sweeps would meet
         prctl(death_signal, signal.SIGKILL)
+        if os.getppid() != parent:  # that died before it was asked for
+            os._exit(1)
 
 
 def _gpu_slot(gpu, gpus, jobs):

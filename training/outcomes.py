@@ -5,10 +5,11 @@ import dataclasses
 import io
 import json
 import math
+import shlex
 from pathlib import Path
 
 from keras_learnact.files import written
-from training import command_line
+from training import command_line, loop
 from training.table import Run, Table
 
 # What result.json says of a run beside its configuration and its metrics.
@@ -48,16 +49,18 @@ class Outcome:
 
 
 def read(run: Run, workdir: Path) -> Outcome | None:
-    """The outcome of a run from its workdir; None if it has not finished."""
+    """The outcome of a run from its workdir; None if it has not finished.
+
+    Errors: a `UserError` if the result there is that of another configuration.
+    """
     path = workdir / "result.json"
     if not path.exists():
         return None
     result = json.loads(path.read_text())
+    loop.assert_same_run(run.config, result["config"], path)
     curve = next(iter(sorted(workdir.glob("**/metrics.csv"))), None)
     return Outcome(
-        column=run.column.label,
-        row=run.row.label,
-        seed=run.seed,
+        *run.key,
         command=command(run),
         metrics={name: _number(value) for name, value in result["metrics"].items()},
         facts={name: result[name] for name in FACTS if name in result},
@@ -67,7 +70,7 @@ def read(run: Run, workdir: Path) -> Outcome | None:
 
 def command(run: Run) -> str:
     """What repeats a run, from the repository: without the folders of this machine."""
-    return " ".join(["python", "-m", run.program, *map(_quoted, command_line.to_flags(run.config))])
+    return shlex.join(["python", "-m", run.program, *command_line.to_flags(run.config)])
 
 
 def merge(table: Table, kept: list[Outcome], new: list[Outcome]) -> list[Outcome]:
@@ -76,12 +79,18 @@ def merge(table: Table, kept: list[Outcome], new: list[Outcome]) -> list[Outcome
     Left out is what the table, as it is now, does not have: another recipe, another activation.
     """
     found = {outcome.key: outcome for outcome in [*kept, *new]}
-    runs = {(run.column.label, run.row.label, run.seed): command(run) for run in table.runs()}
+    runs = {run.key: command(run) for run in table.runs()}
     return [found[key] for key, text in runs.items() if key in found and found[key].command == text]
 
 
 def write_csv(outcomes: list[Outcome], folder: Path, name: str) -> None:
     """Writes `<name>.csv`, a line for each run, and `<name>_curves.csv`, one for each epoch."""
+    points = [
+        {"column": outcome.column, "row": outcome.row, "seed": outcome.seed, **point}
+        for outcome in outcomes
+        for point in outcome.curve
+    ]
+    _write_rows(folder / f"{name}_curves.csv", points)
     metrics = _union(outcome.metrics for outcome in outcomes)
     lines = [
         {
@@ -94,13 +103,8 @@ def write_csv(outcomes: list[Outcome], folder: Path, name: str) -> None:
         }
         for outcome in outcomes
     ]
+    # The last, because it says which runs there are.
     _write_rows(folder / f"{name}.csv", lines)
-    lines = [
-        {"column": outcome.column, "row": outcome.row, "seed": outcome.seed, **point}
-        for outcome in outcomes
-        for point in outcome.curve
-    ]
-    _write_rows(folder / f"{name}_curves.csv", lines)
 
 
 def read_csv(folder: Path, name: str) -> list[Outcome]:
@@ -127,12 +131,6 @@ def read_csv(folder: Path, name: str) -> list[Outcome]:
             )
         )
     return outcomes
-
-
-def _quoted(flag):
-    """For a shell; a plain flag stays as it is."""
-    name, _, value = flag.partition("=")
-    return f"{name}='{value}'" if set(value) & set(' "{}[]*|&;<>()$`') else flag
 
 
 def _union(dictionaries):

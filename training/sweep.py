@@ -19,9 +19,9 @@ from pathlib import Path
 import keras
 from absl import app, flags, logging
 
-from training import aggregate, command_line, datasets, engines, outcomes, tabulate
+from training import aggregate, command_line, datasets, engines, outcomes, pruning_table, tabulate
 from training import table as tables
-from training.config import UserError
+from training.config import ImageConfig, PruningConfig, UserError
 
 ENGINES = ("local", "ray")
 # Seconds between two writings of the table while runs still end.
@@ -29,6 +29,7 @@ WRITE_EVERY = 60
 
 
 def sweep(
+    table: tables.Table,
     name: str,
     workdir: Path,
     results_dir: Path,
@@ -41,26 +42,28 @@ def sweep(
     """Runs what a table still lacks, and writes it.
 
     Args:
+        table: what is to be there.
         name: of the table.
         workdir: where the runs are.
         results_dir: where the table goes.
         engine: runs `engine(jobs, finished)`, see `training.engines`.
         only: of `columns`, `rows`, `seeds` those that are to be run; None: all.
-        program_flags: for every run, say `--data_dir=…`, `--quick`.
+        program_flags: for every run, say `--data_dir=…`.
         seeds_together: train the seeds of one network in one step, see `training.seeds`.
 
     Returns:
         What failed, one line for each job.
 
-    Errors: a `UserError` for unknown names, or if another sweep works in `workdir`.
+    Errors: a `UserError` for unknown names, or if another sweep works in `workdir`, or one of
+    another recipe did.
     """
-    table = tables.load(name)
     runs = select(table, **(only or {}))
     workdir, results_dir = workdir.resolve(), results_dir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     results_dir.mkdir(parents=True, exist_ok=True)
     with _alone(workdir):
-        open_runs = [run for run in runs if not (workdir / run.folder / "result.json").exists()]
+        finished = {outcome.key for outcome in _outcomes(table, workdir)}
+        open_runs = [run for run in runs if run.key not in finished]
         print(
             f"{table.title}\n{len(runs)} runs, {len(runs) - len(open_runs)} of them finished. "
             f"Each has a folder in {workdir}"
@@ -73,6 +76,12 @@ def sweep(
         finally:
             log.write()
     return log.failed
+
+
+def _outcomes(table, workdir):
+    """What is finished there."""
+    found = (outcomes.read(run, workdir / run.folder) for run in table.runs())
+    return [outcome for outcome in found if outcome is not None]
 
 
 def select(table, columns=None, rows=None, seeds=None) -> list[tables.Run]:
@@ -126,9 +135,7 @@ def _job(run, workdir, program_flags):
 def _seeds_job(runs, workdir, program_flags):
     folder = (workdir / runs[0].folder).parent
     seeds = ",".join(str(run.seed) for run in runs)
-    given = [
-        flag for flag in command_line.to_flags(runs[0].config) if not flag.startswith("--seed=")
-    ]
+    given = command_line.to_flags(runs[0].config)
     return engines.Job(
         f"{folder.relative_to(workdir)} seeds {seeds}",
         [
@@ -164,18 +171,20 @@ class _Log:
             values = ", ".join(self._value(outcome) for outcome in found)
             print(f"{place}  {values}  about {_duration(left)} left", flush=True)
         if time.monotonic() - self.last_written > WRITE_EVERY:
-            self.write()
+            try:
+                self.write()
+            except Exception as error:  # of whatever kind, the runs are worth more; see the end
+                print(f"The table could not be written, the runs go on: {error!r}", flush=True)
+            self.last_written = time.monotonic()
 
     def write(self):
-        runs = self.table.runs()
-        new = [outcomes.read(run, self.workdir / run.folder) for run in runs]
-        new = [outcome for outcome in new if outcome is not None]
         kept = outcomes.read_csv(self.results_dir, self.name)
-        together = outcomes.merge(self.table, kept, new)
+        together = outcomes.merge(self.table, kept, _outcomes(self.table, self.workdir))
         if together:
             outcomes.write_csv(together, self.results_dir, self.name)
-            tabulate.write(self.table, self.name, together, self.results_dir)
-        self.last_written = time.monotonic()
+            pruned = isinstance(self.table.columns[0].config, PruningConfig)
+            form = pruning_table if pruned else tabulate
+            form.write(self.table, self.name, together, self.results_dir)
 
     def _value(self, outcome):
         if outcome.diverged:
@@ -225,27 +234,28 @@ def from_flags(values: flags.FlagValues) -> list[str]:
     table = tables.load(name)
     results_dir = Path(values.results_dir or tables.FOLDER.parent / "results")
     workdir = Path(values.workdir or f"runs/{name}{'_quick' * values.quick}")
-    if values.quick and values.results_dir is None:
-        results_dir = workdir  # numbers without a meaning do not go where the real ones are
+    tabulate.assert_packages()
     if isinstance(table, aggregate.Aggregate):
         aggregate.write(table, name, results_dir)
         print(f"The table is in {results_dir / name}.md, .csv and .png")
         return []
+    if values.quick:
+        table = tables.quick_form(table)
+        if values.results_dir is None:
+            results_dir = workdir  # numbers without a meaning do not go where the real ones are
     only = {kind: values[kind].value or None for kind in ("columns", "rows", "seeds")}
     runs = select(table, **only)
-    program_flags = [f"--data_dir={Path(values.data_dir).expanduser().resolve()}"]
-    program_flags += ["--quick"] * values.quick
-    tabulate.assert_packages()
     if values.seeds_together:
         _assert_together(runs)
     engine = _engine(values, _check(runs, values))
     failed = sweep(
+        table,
         name,
         workdir,
         results_dir,
         engine,
         only=only,
-        program_flags=tuple(program_flags),
+        program_flags=(f"--data_dir={Path(values.data_dir).expanduser().resolve()}",),
         seeds_together=values.seeds_together,
     )
     print(f"The table is in {results_dir / name}.md, .csv and .png")
@@ -295,11 +305,11 @@ def _check(runs, values):
 
 
 def _assert_together(runs):
-    backend = keras.backend.backend()
-    if backend != "jax" or not all(run.has_images for run in runs):
+    backend, programs = keras.backend.backend(), {run.program for run in runs}
+    if backend != "jax" or programs - {tables.PROGRAMS[ImageConfig]}:
         raise UserError(
             "--seeds_together trains image classifiers on JAX: KERAS_BACKEND=jax. "
-            f"Received: {backend}, and {', '.join(sorted({run.program for run in runs}))}"
+            f"Received: {backend}, and {', '.join(sorted(programs))}"
         )
 
 

@@ -8,7 +8,7 @@ import re
 import runpy
 from pathlib import Path
 
-from training.config import Config, ImageConfig, PruningConfig, RegressionConfig, UserError
+from training.config import Config, ImageConfig, PruningConfig, RegressionConfig, UserError, quick
 
 FOLDER = Path(__file__).parent / "tables"
 PROGRAMS = {
@@ -76,6 +76,10 @@ class Run:
         )
 
     @property
+    def key(self) -> tuple[str, str, int]:
+        return self.column.label, self.row.label, self.seed
+
+    @property
     def program(self) -> str:
         return PROGRAMS[type(self.column.config)]
 
@@ -129,6 +133,19 @@ class Table:
             for row in self.rows
             if row.label not in column.without
         ]
+
+
+def quick_form(table: Table) -> Table:
+    """The table with the quick form of every run, see `training.config.quick`."""
+    return dataclasses.replace(
+        table,
+        title=f"{table.title}, quick",
+        columns=tuple(
+            dataclasses.replace(column, config=quick(column.config), paper={})
+            for column in table.columns
+        ),
+        remarks="Two steps a run: it shows that everything runs. The numbers mean nothing.",
+    )
 
 
 def names() -> list[str]:

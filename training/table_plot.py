@@ -3,6 +3,7 @@
 import inspect
 import math
 import statistics
+import textwrap
 
 import keras
 import numpy as np
@@ -153,6 +154,8 @@ def _panels(titles, caption):
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_AXES)
         panels.append(axes)
+    # So many letters of this size go into an inch.
+    caption = "\n".join(textwrap.fill(line, int(15 * width)) for line in caption.splitlines())
     figure.text(0.5, 0.1 / height, caption, ha="center", va="bottom", fontsize=8, color=_NOTES)
     return figure, panels
 
@@ -162,7 +165,12 @@ def _draw_curves(table, axes, cells, styles):
     curves = {row: curve for row, cell in cells.items() if len((curve := _curve(table, cell))[0])}
     for row, (epochs, means, spreads) in curves.items():
         axes.plot(epochs, means, marker="o" if len(epochs) == 1 else None, **styles[row])
-        band = {"color": styles[row]["color"], "linewidth": 0, "alpha": 0.12}
+        # Many bands lie upon each other.
+        band = {
+            "color": styles[row]["color"],
+            "linewidth": 0,
+            "alpha": min(0.12, 0.8 / len(curves)),
+        }
         axes.fill_between(epochs, means - spreads, means + spreads, **band)
     if curves:
         ends = {row: means[-1] for row, (_, means, _) in curves.items()}

@@ -90,9 +90,9 @@ class Expression(LearnableActivation):
         )
         self._formula = formulas.parse(formula)
         self.constants = {**_START.get(formula, {}), **constants}
-        self._check_constants()
         self.regularizer = keras.regularizers.get(regularizer)
         self.constraint = keras.constraints.get(constraint)
+        self._check_constants()
         self.constants = {name: standardized(value) for name, value in self.constants.items()}
         self._starts = {
             name: start("Expression", name, self.constants[name], 1)
@@ -140,6 +140,10 @@ class Expression(LearnableActivation):
             expressions.exact(np.finfo(self._math_dtype).tiny),
             **{name: value[0] for name, value in constants.items()},
         )
+
+    def why_no_bounds(self):
+        operations = self._formula.root.operations()
+        return expressions.why_rounded(operations, self._math_dtype) or super().why_no_bounds()
 
     def text(self, **constants):
         return self._formula.with_numbers(**{name: value[0] for name, value in constants.items()})

@@ -155,13 +155,7 @@ class Mixture(LearnableActivation):
                 "(x + 1) - 1. Use functions of keras.activations, or write a LearnableActivation "
                 "with an `expression` of its own."
             )
-        rounded = {"gelu", "leaky_relu"} & set(names.values())
-        if rounded and self._math_dtype == "float64" and keras.backend.backend() == "tensorflow":
-            return (
-                f"Keras' {' and '.join(sorted(rounded))} have float32 constants in float64 on "
-                "TensorFlow. Use dtype='float32'."
-            )
-        return super().why_no_bounds()
+        return expressions.why_rounded(names.values(), self._math_dtype) or super().why_no_bounds()
 
     def text(self, w):
         names = ["x" if name == "linear" else f"{name}(x)" for name in map(_name, self.activations)]

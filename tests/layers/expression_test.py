@@ -164,6 +164,15 @@ def test_no_value_leaves_the_bounds(formula):
     check(randomised(layer_of(formula)), count=300)
 
 
+@pytest.mark.tensorflow
+def test_bounds_of_float64_say_which_functions_have_fewer_digits():
+    for name in ("gelu", "leaky_relu"):
+        layer = Expression(f"2 + tanh({name}(x))", dtype="float64")
+        with pytest.raises(ValueError, match=f"{name} have float32 constants"):
+            layer.range(-5, 5)
+    assert Expression("silu(x)", dtype="float64").range(0, 1)[1] > 0.73  # 1 / (1 + 1 / e)
+
+
 @pytest.mark.parametrize("formula", MORE)
 def test_bounds_say_which_functions_they_know(formula):
     with pytest.raises(ValueError, match="Bounds know sums"):
@@ -193,6 +202,7 @@ def test_texts_by_hand():
     assert layer.formula() == "f(x) = -0.5 * x - (-2.0 + x) ** 2"
     assert layer.path == "reference: a formula given as text has no compiled kernel"
     assert Expression("x - a * x", a=-3).formula() == "f(x) = x - -3.0 * x"
+    assert Expression("smallest * x", smallest=2).sympy() == 2 * X
     assert Expression("a**2 * x", a=-3).formula() == "f(x) = (-3.0) ** 2 * x"
     assert Expression().formula() == "f(x) = x * sigmoid(1.0 * x)"
     assert Expression(EELU).latex() == (r"f(x) = - x \operatorname{erf}{\left(e^{- x} \right)}")
@@ -340,6 +350,16 @@ def test_a_long_expression_is_refused_before_sympy_is_busy():
         layer.sympy()
 
 
+@pytest.mark.parametrize("number", ["1e-38", "1.0000001", "(3 / 7)"])
+def test_powers_of_powers_of_numbers_are_refused_before_sympy_is_busy(number):
+    layer = Expression(f"x * ((({number}**32)**32)**32)**32")
+    assert np.isfinite(layer.curve([1.0])).all()
+    for ask in (layer.sympy, lambda: layer.range(-1, 1)):
+        with pytest.raises(ValueError, match="a power of a number with more than 8192 bits"):
+            ask()
+    assert Expression("x * (0.5**2)**2").sympy() == X / 16
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -354,6 +374,7 @@ def test_a_long_expression_is_refused_before_sympy_is_busy():
         ({"gamma": 1}, "Received: beta, gamma. Leave it out."),
         ({"formula": "axis * x"}, "has a `axis` of its own, so a constant needs another name"),
         ({"formula": "x * build"}, "has a `build` of its own"),
+        ({"formula": "x * constraint"}, "has a `constraint` of its own"),
         ({"formula": "name * x", "name": "here"}, "has a `name` of its own"),
         ({"beta": [1, 2]}, r"`beta` must be 1 number.*Received: beta=\(1, 2\)"),
         ({"beta": "no such"}, "no such"),

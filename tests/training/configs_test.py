@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from training import activations, config, datasets, imagenet, networks, optimizers
+from training.table import PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "training" / "configs").glob("*.py"))
 
 
 def program(preset):
-    others = {config.RegressionConfig: "regression", config.SearchConfig: "search"}
-    return others.get(type(preset), "image_classification")
+    return "training.search" if type(preset) is config.SearchConfig else PROGRAMS[type(preset)]
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
@@ -24,7 +24,7 @@ def test_a_preset_opens_with_its_claim_and_its_command(path):
     preset = config.load_preset(str(path), config.Config)
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert "Claim: " in docstring and "Source: " in docstring
-    command = f"python -m training.{program(preset)} --config={path.relative_to(ROOT)}"
+    command = f"python -m {program(preset)} --config={path.relative_to(ROOT)}"
     assert docstring.endswith(command)
 
 

@@ -1,11 +1,13 @@
 import dataclasses
 import json
 import math
+import shlex
 
 import pytest
+from absl import flags
 
-from training import outcomes
-from training.config import ImageConfig
+from training import command_line, outcomes
+from training.config import ImageConfig, UserError
 from training.table import Column, Row, Table
 
 TABLE = Table(
@@ -31,12 +33,12 @@ def outcome(row="relu", seed=0, accuracy=0.5, table=TABLE, **metrics):
     )
 
 
-def finish(workdir, **result):
+def finish(workdir, run, **result):
     workdir.mkdir(parents=True)
     result = {
         "metrics": {"final_accuracy": 0.5, "diverged": False},
         "backend": "jax",
-        "config": {},
+        "config": dataclasses.asdict(run.config),
         **result,
     }
     (workdir / "result.json").write_text(json.dumps(result))
@@ -48,7 +50,7 @@ def test_a_run_without_a_result_has_no_outcome(tmp_path):
 
 def test_the_outcome_of_a_run_is_what_it_left(tmp_path):
     run = TABLE.runs()[1]
-    finish(tmp_path / "run")
+    finish(tmp_path / "run", run)
     (tmp_path / "run" / "metrics.csv").write_text("epoch,val_accuracy\n1,0.25\n2,0.5\n")
     found = outcomes.read(run, tmp_path / "run")
     assert (found.key, found.metrics["final_accuracy"]) == (("Digits, LeNet", "pau", 0), 0.5)
@@ -57,16 +59,30 @@ def test_the_outcome_of_a_run_is_what_it_left(tmp_path):
 
 
 def test_a_number_that_json_does_not_have_is_read_as_that_number(tmp_path):
-    finish(tmp_path / "run", metrics={"final_accuracy": "nan", "diverged": True})
-    found = outcomes.read(TABLE.runs()[0], tmp_path / "run")
+    run = TABLE.runs()[0]
+    finish(tmp_path / "run", run, metrics={"final_accuracy": "nan", "diverged": True})
+    found = outcomes.read(run, tmp_path / "run")
     assert math.isnan(found.metrics["final_accuracy"]) and found.diverged
 
 
+def test_a_result_of_another_recipe_is_an_error(tmp_path):
+    relu, pau = TABLE.runs()[:2]
+    finish(tmp_path / "run", pau)
+    with pytest.raises(
+        UserError, match="belongs to another run: activation='pau' there and 'relu'"
+    ):
+        outcomes.read(relu, tmp_path / "run")
+
+
 def test_the_command_repeats_the_run_in_a_shell():
-    assert outcomes.command(TABLE.runs()[1]) == (
-        "python -m training.image_classification --activation=pau "
-        '--activation_args=\'{"sharing": "channel"}\' --epochs=2'
-    )
+    run = TABLE.runs()[1]
+    *start, module = shlex.split(outcomes.command(run))[:3]
+    assert (start, module) == (["python", "-m"], "training.image_classification")
+    values = flags.FlagValues()
+    command_line.define_flags(ImageConfig, values)
+    values(shlex.split(outcomes.command(run))[2:])
+    config, _ = command_line.from_flags(ImageConfig, values)
+    assert config == run.config
 
 
 def test_what_was_written_is_read_again(tmp_path):

@@ -14,6 +14,18 @@ layers = keras.layers
 COLOURED = (32, 32, 3)
 
 
+@pytest.fixture(autouse=True)
+def random_numbers_of_numpy(monkeypatch):
+    # JAX would compile their generation for every shape.
+    random = np.random.default_rng(0)
+
+    def uniform(self, shape, dtype=None):
+        limit = np.sqrt(3 / np.prod(shape[:-1]))
+        return random.uniform(-limit, limit, shape).astype(dtype or "float32")
+
+    monkeypatch.setattr(keras.initializers.GlorotUniform, "__call__", uniform)
+
+
 def build(name, shape, activation, **arguments):
     channels = shape[-1]
     facts = types.SimpleNamespace(

@@ -1,16 +1,18 @@
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from absl import flags
 
-from training import engines, outcomes, sweep
-from training.config import UserError
-from training.table import load
+from training import command_line, engines, outcomes, pruning_table, records, sweep, tabulate
+from training.config import PruningConfig, UserError
+from training.table import PROGRAMS, load, quick_form
 
 ACCURACY = {"relu": 0.5, "pau": 0.75}
 
@@ -28,12 +30,19 @@ class Engine:
             self.names.append(job.name)
             activation = job.name.split("/")[1]
             if activation in ACCURACY:
-                job.workdir.mkdir(parents=True, exist_ok=True)
-                _leave(job.workdir, ACCURACY[activation])
+                _leave(job, ACCURACY[activation])
             finished(job, int(activation not in ACCURACY))
 
 
-def _leave(folder, accuracy):
+def _leave(job, accuracy):
+    """What the program of the job leaves in the folder that its flags name."""
+    (config_class,) = (c for c, program in PROGRAMS.items() if program == job.command[2])
+    values = flags.FlagValues()
+    command_line.define_flags(config_class, values)
+    values(job.command[2:])
+    config, workdir = command_line.from_flags(config_class, values)
+    folder = Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
     metrics = {
         "best_accuracy": accuracy,
         "final_accuracy": accuracy,
@@ -41,20 +50,27 @@ def _leave(folder, accuracy):
         "parameters": 7,
         "seconds_per_epoch": 1.5,
     }
+    if config_class is PruningConfig:
+        whole = {**metrics, "filters": 10, "filters_left": 1.0, "multiply_adds": 100, "time": 1.0}
+        rows = [{"removed": share, **whole} for share in (0, *config.shares)]
+        metrics = pruning_table.to_metrics(rows)
     result = {
         "metrics": metrics,
+        "config": dataclasses.asdict(config),
         "activation_path": "kernel",
         "backend": "jax",
         "versions": {"keras": "3.12"},
         "dataset": "digits",
     }
     (folder / "result.json").write_text(json.dumps(result))
+    assert records.finished(folder, config) == metrics
     (folder / "metrics.csv").write_text(f"epoch,val_accuracy,seconds\n1,{accuracy},1.5\n")
 
 
-def run(tmp_path, engine, **only):
+def run(tmp_path, engine, name="digits", table=None, **only):
     only = {"rows": ["relu", "pau"], "seeds": ["0"], **only}
-    return sweep.sweep("digits", tmp_path / "runs", tmp_path / "results", engine, only=only)
+    folders = tmp_path / "runs", tmp_path / "results"
+    return sweep.sweep(table or load(name), name, *folders, engine, only=only)
 
 
 def accuracies(tmp_path):
@@ -87,9 +103,8 @@ def test_an_interrupted_sweep_leaves_the_table_of_what_it_has(tmp_path):
 
 def test_results_from_elsewhere_are_kept(tmp_path):
     run(tmp_path, Engine(), seeds=["1"])
-    sweep.sweep(
-        "digits", tmp_path / "other", tmp_path / "results", Engine(), only={"rows": ["pau"]}
-    )
+    folders = tmp_path / "other", tmp_path / "results"
+    sweep.sweep(load("digits"), "digits", *folders, Engine(), only={"rows": ["pau"]})
     assert accuracies(tmp_path) == {("relu", 1): 0.5, **{("pau", seed): 0.75 for seed in range(5)}}
 
 
@@ -102,13 +117,51 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert "[2/2] digits_lenet/pau/seed0  75.00%  about 0 s left" in output
 
 
+def test_a_table_that_cannot_be_written_does_not_stop_the_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "WRITE_EVERY", 0)
+    with monkeypatch.context() as full:
+        full.setattr(tabulate, "write", _fail)
+        with pytest.raises(OSError, match="disk is full"):
+            run(tmp_path, engine := Engine())
+    assert len(engine.names) == 2
+    assert capsys.readouterr().out.count("The table could not be written, the runs go on") == 2
+    run(tmp_path, engine := Engine())
+    assert engine.names == [] and (tmp_path / "results" / "digits.md").exists()
+
+
+def _fail(*arguments):
+    raise OSError("the disk is full")
+
+
+def test_a_quick_table_has_two_steps_a_run_and_its_results_never_pass_for_others(tmp_path):
+    quick = quick_form(load("lenet_reduced"))
+    for wanted in quick.runs():
+        config = wanted.config
+        assert (config.quick, config.epochs, config.examples) == (True, 1, 2 * config.batch_size)
+    run(tmp_path, Engine(), "lenet_reduced", quick)
+    with pytest.raises(UserError, match="belongs to another run: .*epochs=1 there and 2 here"):
+        run(tmp_path, engine := Engine(), "lenet_reduced")
+    assert engine.names == []
+    (kept,) = sweep.select(load("lenet_reduced"), ["mnist_lenet"], ["pau"], ["0"])
+    found = outcomes.read_csv(tmp_path / "results", "lenet_reduced")
+    assert kept.key in {outcome.key for outcome in found}
+    assert outcomes.merge(load("lenet_reduced"), found, []) == []
+
+
+def test_pruned_networks_have_a_table_of_their_own(tmp_path):
+    assert run(tmp_path, Engine(), "lenet_pruning_reduced") == []
+    page = (tmp_path / "results" / "lenet_pruning_reduced.md").read_text()
+    assert "| removed | filters left | multiply-adds left | relu | pau |" in page
+    assert (tmp_path / "results" / "lenet_pruning_reduced.png").exists()
+
+
 def test_the_seeds_of_one_network_can_make_one_job(tmp_path):
     runs = sweep.select(load("digits"), rows=["rpau"], seeds=["0", "3"])
-    ((job, of),) = sweep.jobs(runs, tmp_path, ("--quick",), seeds_together=True)
+    ((job, of),) = sweep.jobs(runs, tmp_path, ("--data_dir=D",), seeds_together=True)
     assert of == runs
     assert job.workdir == tmp_path / "digits_lenet" / "rpau"
     assert job.command[2:4] == ["training.seeds", "--seeds=0,3"]
-    assert job.command[-2:] == ["--quick", f"--workdir={job.workdir}"]
+    assert job.command[-2:] == ["--data_dir=D", f"--workdir={job.workdir}"]
     assert not [flag for flag in job.command if flag.startswith("--seed=")]
 
 
@@ -142,6 +195,10 @@ def program(*arguments, start=subprocess.run, **options):
         (
             ["--table=deu_diabetes", "--seeds_together"],
             "--seeds_together trains image classifiers on JAX.* training.regression",
+        ),
+        (
+            ["--table=lenet_pruning", "--seeds_together"],
+            "--seeds_together trains image classifiers on JAX.* training.pruning",
         ),
         (["--table=pau_table2", "--data_dir=NOWHERE"], "fashion_mnist is not in .*NOWHERE"),
     ],
