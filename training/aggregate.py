@@ -1,8 +1,6 @@
 """A table that is counted from others: how often the new activations were not beaten."""
 
-import csv
 import dataclasses
-import io
 import math
 import statistics
 from collections import Counter
@@ -13,6 +11,7 @@ from keras_learnact.files import written
 from training import outcomes, table_plot
 from training import table as tables
 from training.config import UserError
+from training.tabulate import markdown_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +148,7 @@ def write(aggregate: Aggregate, name: str, folder: Path) -> None:
         )
     counts = count(comparisons)
     picture = _picture(aggregate, counts)
-    _write_comparisons(comparisons, folder / f"{name}.csv")
+    outcomes.write_rows(folder / f"{name}.csv", [_printed(c) for c in comparisons])
     with written(folder / f"{name}.md", "w") as file:
         file.write(_markdown(aggregate, name, counts, _progress(parts, found)))
     with written(folder / f"{name}.png") as file:
@@ -166,17 +165,11 @@ def _progress(parts, found):
     return progress
 
 
-def _write_comparisons(comparisons, path):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(Comparison))
-    for comparison in comparisons:
-        writer.writerow(
-            "diverged" if isinstance(value, float) and math.isinf(value) else value
-            for value in dataclasses.astuple(comparison)
-        )
-    with written(path, "w") as file:
-        file.write(text.getvalue())
+def _printed(comparison):
+    return {
+        name: "diverged" if isinstance(value, float) and math.isinf(value) else value
+        for name, value in dataclasses.asdict(comparison).items()
+    }
 
 
 def _markdown(aggregate, name, counts, progress):
@@ -195,22 +188,20 @@ def _markdown(aggregate, name, counts, progress):
         f"Source: {aggregate.source}.",
         aggregate.remarks,
         f"**Computed from {there:,} of {wanted:,} runs**, which are listed below.",
-        _table(["baseline", "at least as good / worse", "share", "the paper's", "share"], lines),
+        markdown_table(
+            ["baseline", "at least as good / worse", "share", "the paper's", "share"], lines
+        ),
         f"How often {_challengers(aggregate)} was at least as good as the baseline, and how often "
         "worse.",
         f"![The shares as bars]({name}.png)",
         "## What it is computed from",
-        _table(["experiment", "table", "runs", "of"], [[c, t, *n] for t, c, *n in progress]),
+        markdown_table(
+            ["experiment", "table", "runs", "of"], [[c, t, *n] for t, c, *n in progress]
+        ),
         f"`python -m training.sweep --table={name}` counts again; every comparison is in "
         f"[{name}.csv]({name}.csv).",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _table(header, lines):
-    """A Markdown table with its numbers to the right."""
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, ruler, *lines))
 
 
 def _baselines(aggregate, counts):

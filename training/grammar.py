@@ -71,6 +71,11 @@ NUMBERS = {
     "two": sympy.Integer(2),
 }
 
+_NO_NUMBERS = sympy.nan, sympy.zoo, sympy.oo, -sympy.oo
+
+# The names of trainable constants: letters before x.
+LETTERS = "abcdefghijklmnopqrstuvw"
+
 # Known functions, the plainest first: the first population has some of them.
 KNOWN = {
     "identity": "x",
@@ -101,9 +106,10 @@ class Grammar:
             raise UserError(
                 f"The operations must be of {', '.join(OPERATIONS)}. Received: {', '.join(unknown)}"
             )
-        if not 0 <= constants <= 26:
+        if not 0 <= constants <= len(LETTERS):
             raise UserError(
-                f"A formula may have 0 to 26 trainable constants. Received: constants={constants}"
+                f"A formula may have 0 to {len(LETTERS)} trainable constants. "
+                f"Received: constants={constants}"
             )
         if largest < 3:
             raise UserError(f"A tree needs room for 3 nodes. Received: largest={largest}")
@@ -114,7 +120,7 @@ class Grammar:
         for name, operation in OPERATIONS.items():
             if not operations or name in operations:
                 self.set.addPrimitive(operation.function, operation.arguments, Function, name)
-        self.constants = [chr(ord("a") + i) for i in range(constants)]
+        self.constants = list(LETTERS[:constants])
         letters = {letter: sympy.Symbol(letter, real=True) for letter in self.constants}
         for name, value in {**NUMBERS, **letters}.items():
             self.set.addTerminal(value, Number, name)
@@ -139,7 +145,7 @@ class Grammar:
         """
         x = sympy.Symbol("x", real=True)
         expression = gp.compile(self._in_order(tree), self.set)(x)
-        if x not in expression.free_symbols or expression.has(sympy.nan, sympy.zoo, sympy.oo):
+        if x not in expression.free_symbols or expression.has(*_NO_NUMBERS):
             return None
         return str(expression)
 

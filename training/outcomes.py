@@ -1,10 +1,10 @@
 """What came out of the runs of a table: read from their workdirs, kept as CSV."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
-import math
 import shlex
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def write_csv(outcomes: list[Outcome], folder: Path, name: str) -> None:
         for outcome in outcomes
         for point in outcome.curve
     ]
-    _write_rows(folder / f"{name}_curves.csv", points)
+    write_rows(folder / f"{name}_curves.csv", points)
     metrics = _union(outcome.metrics for outcome in outcomes)
     lines = [
         {
@@ -104,7 +104,7 @@ def write_csv(outcomes: list[Outcome], folder: Path, name: str) -> None:
         for outcome in outcomes
     ]
     # The last, because it says which runs there are.
-    _write_rows(folder / f"{name}.csv", lines)
+    write_rows(folder / f"{name}.csv", lines)
 
 
 def read_csv(folder: Path, name: str) -> list[Outcome]:
@@ -139,14 +139,11 @@ def _union(dictionaries):
 
 def _number(value):
     """`value` of JSON or CSV: a bool, an int or a float; "nan" and "inf" are floats."""
-    if isinstance(value, str):
-        if value in ("True", "False"):
-            return value == "True"
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-        return int(value) if math.isfinite(value) and value.is_integer() else value
+    if value in ("True", "False"):
+        return value == "True"
+    for kind in (int, float) if isinstance(value, str) else ():
+        with contextlib.suppress(ValueError):
+            return kind(value)
     return value
 
 
@@ -169,7 +166,8 @@ def _read_rows(path):
     return [{name: _number(value) for name, value in row.items()} for row in _read_lines(path)]
 
 
-def _write_rows(path, rows):
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Writes a CSV file: a line for each row, a column for each key that any of them has."""
     text = io.StringIO()
     writer = csv.DictWriter(text, _union(rows), restval="", lineterminator="\n")
     writer.writeheader()

@@ -12,7 +12,6 @@ Filters are not set to zero: the networks are smaller (see `training.smaller`) a
 The same command again goes on where it was killed, and says so when it has finished.
 """
 
-import csv
 import dataclasses
 import functools
 import os
@@ -23,7 +22,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_learnact.files import written
 from training import (
     image_classification,
     loop,
@@ -177,10 +175,7 @@ def _times(models, eagerly):
 
 def _write(workdir, config, rows, metrics):
     """pruning.csv, pruning.md and pruning.png."""
-    with written(workdir / "pruning.csv", "w") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    outcomes.write_rows(workdir / "pruning.csv", rows)
     row = Row(config.activation, config.activation_args)
     column = Column(f"{config.dataset}, {config.network}", config)
     table = Table(

@@ -15,8 +15,7 @@ from keras_learnact.files import written
 from training import table_plot
 from training.outcomes import Outcome
 from training.table import Table
-
-NOT_RUN = "–"
+from training.tabulate import NOT_RUN, markdown_table
 
 
 def to_metrics(rows: list[dict]) -> dict:
@@ -151,7 +150,7 @@ def _accuracies(table, rows):
         lines.append(
             [f"{share} %", f"{left:.1%}", f"{statistics.fmean(work):.1%}", *texts.values()]
         )
-    return _table(["removed", "filters left", "multiply-adds left", *rows], lines)
+    return markdown_table(["removed", "filters left", "multiply-adds left", *rows], lines)
 
 
 def _text(table, runs):
@@ -205,7 +204,7 @@ def _costs(rows):
             line.append(f"{runs[0]['parameters']:,}")
             line.append(f"{statistics.median(run['time'] for run in runs):.2f}")
         lines.append(line)
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _seeds(table, outcomes):
@@ -233,11 +232,6 @@ def _making(name, outcomes):
         lines += [text] * bool(text)
         lines += [f"{', '.join(rows)}: ran {path}" for path, rows in paths.items() if path]
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(header, lines):
-    rows = [header, ["---:"] * len(header), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 # The picture

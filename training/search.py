@@ -47,13 +47,11 @@ CHECK_SEED = 1000
 # Where functions are compared: normalised inputs and most sums over them lie here.
 GRID = np.linspace(-8, 8, 257)
 # The values of trainable constants there: their start, and numbers that no formula meets by chance.
-CONSTANTS = [[1.0, 0.7182 + 0.1 * i] for i in range(26)]
+CONSTANTS = {letter: [[1.0], [0.7182 + 0.1 * i]] for i, letter in enumerate(grammar.LETTERS)}
 # float32 of the same function, computed in another order.
 SAME = {"rtol": 1e-5, "atol": 1e-6}
 # A pole, or what overflows: `Expression` makes it the largest number.
 OVERFLOW = 1e30
-
-DIVERGED = "diverged"
 
 # Random trees for each function that is wanted, before a grammar counts as exhausted.
 ATTEMPTS = 200
@@ -367,7 +365,7 @@ class Evaluate:
         except ValueError as error:
             return {"formula": formula, "failure": str(error)}
         for other, evaluation in self._evaluations.items():
-            trained = evaluation.accuracies or evaluation.failure == DIVERGED
+            trained = evaluation.accuracies or evaluation.failure == results.DIVERGED
             if evaluation.formula != other or not trained:
                 continue
             if other not in self._values:
@@ -384,7 +382,7 @@ class Evaluate:
         found = self._train(formula)
         row = {"formula": formula, "accuracies": found}
         if not all(map(math.isfinite, found)):
-            row = {"formula": formula, "failure": DIVERGED}
+            row = {"formula": formula, "failure": results.DIVERGED}
         row["seconds"] = round(time.perf_counter() - begin, 2)
         outcome = row.get("failure") or f"{statistics.fmean(found):.2%}"
         print(f"  {outcome:>8}  {formula}  ({row['seconds']:.0f} s)", flush=True)
@@ -400,7 +398,7 @@ def function_values(formula: str) -> np.ndarray:
     layer = kla.Expression(formula, **dict.fromkeys(names, 1.0))
     if not names:
         return layer.curve(GRID)
-    return layer.curve(GRID, {n: np.array(CONSTANTS[ord(n) - ord("a")])[:, None] for n in names})
+    return layer.curve(GRID, {name: np.array(CONSTANTS[name]) for name in names})
 
 
 def split(images: datasets.Images) -> datasets.Images:

@@ -18,6 +18,9 @@ from training.config import ImageConfig, SearchConfig
 _FRONT, _TEST, _OTHERS, _NOTES = "#0072B2", "#D55E00", "#BBBBBB", "#555555"
 _SHOWN = np.linspace(-4, 4, 401)
 
+# The failure of a function whose training it was; others were not trained.
+DIVERGED = "diverged"
+
 
 def call(formula: str) -> str:
     """The layer of a formula, to be copied: `Expression("a*x*tanh(x)", a=1.0)`."""
@@ -50,7 +53,7 @@ def row(name: str, config: ImageConfig, candidate, accuracies: list[float | None
 def accuracy(row: dict) -> str:
     """The test accuracy of a line in percent, with its spread."""
     if row["trainings"] == row["diverged"]:
-        return "diverged"
+        return DIVERGED
     text = f"{100 * row['test_accuracy']:.2f} ± {100 * row['test_accuracy_std']:.2f} %"
     return text + f" ({row['diverged']} of {row['trainings']} diverged)" * bool(row["diverged"])
 
@@ -79,16 +82,18 @@ def write(files: Path, config: SearchConfig, candidates: list, rows: list[dict],
 
 def _markdown(name, config, candidates, rows, source):
     failures = [c.evaluation.failure for c in candidates if c.evaluation.failure]
-    diverged = failures.count("diverged")
+    diverged = failures.count(DIVERGED)
     minutes = sum(candidate.evaluation.seconds for candidate in candidates) / 60
     best = [row for row in rows if row["complexity"]][-1]
     command = ["python", "-m", "training.search", *command_line.to_flags(config)]
+    command += [f"--results={config.results}"] * bool(config.results)
     paragraphs = [
         f"# A search for activation functions: {config.network} on {source}",
         f"{len(candidates)} different functions in {config.generations + 1} generations of "
         f"{config.population}, each trained {_count(config.repeats, 'time')} for "
         f"{_count(config.epochs, 'epoch')}: {minutes:.0f} min in all. Of them {diverged} diverged, "
-        f"and {len(failures) - diverged} were not trained: a pole or an overflow near zero.",
+        f"and {len(failures) - diverged} were not trained: a pole or an overflow near zero, or a "
+        "power too high.",
         _table(rows),
         "Above, the Pareto front: what no other function of the search is both simpler and better "
         "than. Below, activations that have names, trained alike.",

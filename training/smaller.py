@@ -179,6 +179,8 @@ class _Labels:
         rule = _learnable if learnable else _RULES.get(type(layer))
         if rule is None or not all(isinstance(before, np.ndarray) for before in inputs):
             raise _refusal(layer, "has no rule in training.smaller")
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            raise _refusal(layer, "has its channels on another axis than the last")
         self.steps[layer] = rule(layer, self, *inputs)
         return self.steps[layer].after
 
@@ -191,7 +193,6 @@ def _channels(tensor):
 
 
 def _convolution(layer, labels, before):
-    _assert_last(layer, -1 if layer.data_format == "channels_last" else 1)
     if layer.groups > 1:
         raise _refusal(layer, f"has groups={layer.groups}")
     after = labels.new(layer.filters)
@@ -199,7 +200,6 @@ def _convolution(layer, labels, before):
 
 
 def _depthwise(layer, labels, before):
-    _assert_last(layer, -1 if layer.data_format == "channels_last" else 1)
     after = np.repeat(before, layer.depth_multiplier)
     return _Step(after, {"kernel": {2: before}, "bias": {0: after}})
 

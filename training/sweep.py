@@ -68,6 +68,9 @@ def sweep(
             f"{table.title}\n{len(runs)} runs, {len(runs) - len(open_runs)} of them finished. "
             f"Each has a folder in {workdir}"
         )
+        kept = outcomes.read_csv(results_dir, name)
+        if lost := len(kept) - len(outcomes.merge(table, kept, [])):
+            print(f"{results_dir / name}.csv has {lost} results of another recipe, which go")
         work = jobs(open_runs, workdir, program_flags, seeds_together)
         log = _Log(table, name, workdir, results_dir, work)
         try:

@@ -3,6 +3,7 @@
 A table is a file of `training/tables`, as a preset is one of `training/configs`.
 """
 
+import collections
 import dataclasses
 import re
 import runpy
@@ -110,6 +111,8 @@ class Table:
         against: "epochs" draws the test accuracy of each epoch; "parameters" draws the metric over
             the number of parameters, all columns in one picture.
         remarks: what a reader must know, say what was reduced.
+
+    Errors: a `UserError` for two runs that would have the same folder.
     """
 
     title: str
@@ -123,6 +126,14 @@ class Table:
     larger_is_better: bool = True
     against: str = "epochs"
     remarks: str = ""
+
+    def __post_init__(self):
+        folders = collections.Counter(run.folder for run in self.runs())
+        if twice := [folder for folder, count in folders.items() if count > 1]:
+            raise UserError(
+                "Every run needs a folder of its own, which its labels and its seed name. Received "
+                f"more than once: {', '.join(twice)}. Give a row or a column another label."
+            )
 
     def runs(self) -> list[Run]:
         """In the order of their seeds, so that a sweep that ends early has a little of all."""

@@ -3,7 +3,6 @@
 import inspect
 import math
 import statistics
-import textwrap
 
 import keras
 import numpy as np
@@ -54,20 +53,20 @@ def results(table: Table, cells: Cells):
     """
     styles = _styles(table.rows)
     if table.against == "parameters":
-        caption = "Points: mean over the seeds. Bars: ± their sample standard deviation."
-        figure, (axes,) = _panels([table.title], f"{caption}\n{_KINDS}")
+        caption = "Points: mean over the seeds. Bars: ± their sample standard deviation.\n"
+        figure, (axes,) = _panels([table.title], caption + _KINDS)
         _draw_sizes(table, axes, cells, styles)
         return figure
     runs = [run for cell in cells.values() for run in cell.runs]
     if any(_tested(table) in point for run in runs for point in run.curve):
         draw = _draw_curves
-        caption = "Lines: mean over the seeds. Bands: ± their sample standard deviation. "
-        caption += "The first epochs may lie below the picture."
+        caption = "Lines: mean over the seeds. Bands: ± their sample standard deviation.\n"
+        caption += "Early epochs may lie below. "
     else:
         draw = _draw_points
-        caption = "Rings: mean over the seeds. Bars: ± their sample standard deviation."
+        caption = "Rings: mean over the seeds. Bars: ± their sample standard deviation.\n"
     columns = [c.label for c in table.columns if rows_of(table, cells, c.label)]
-    figure, panels = _panels(columns, f"{caption}\n{_KINDS}")
+    figure, panels = _panels(columns, caption + _KINDS)
     for column, axes in zip(columns, panels, strict=True):
         draw(
             table, axes, {row: cells[column, row] for row in rows_of(table, cells, column)}, styles
@@ -154,8 +153,6 @@ def _panels(titles, caption):
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_AXES)
         panels.append(axes)
-    # So many letters of this size go into an inch.
-    caption = "\n".join(textwrap.fill(line, int(15 * width)) for line in caption.splitlines())
     figure.text(0.5, 0.1 / height, caption, ha="center", va="bottom", fontsize=8, color=_NOTES)
     return figure, panels
 

@@ -77,6 +77,14 @@ def markdown(table: Table, name: str, found: Cells, ranking: Ranking | None) -> 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def markdown_table(header: list, lines: list[list]) -> str:
+    """A table in Markdown, with all but its first column to the right."""
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    rows = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *lines)]
+    rows.insert(1, ruler)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 # The results
 
 
@@ -87,7 +95,7 @@ def _results(table, found):
         [row.label, *(text for _, texts in columns for text in texts[row.label])]
         for row in table.rows
     ]
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _result_columns(table, found, column: Column):
@@ -201,7 +209,7 @@ def _costs(table, found):
         "one step share it evenly. Runs may have shared a machine, so it is no benchmark: those "
         "are in benchmarks/results."
     )
-    return f"{_table(header, lines)}\n\n{note}"
+    return f"{markdown_table(header, lines)}\n\n{note}"
 
 
 def _baseline(table, seconds):
@@ -291,7 +299,7 @@ def _gap_table(table, found, tests):
             alone = "best" if (column, row.label) in found else NOT_RUN
             line += texts.get(row.label, [alone, ""])
         lines.append(line)
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 def _gap_texts(gap, digits, wanted_pairs):
@@ -355,7 +363,7 @@ def _rank_table(ranking):
         if tested:
             line.append(_p(float(ranking.p_values.iloc[0, position])) if position else "")
         lines.append(line)
-    return _table(header, lines)
+    return markdown_table(header, lines)
 
 
 # How it was made
@@ -420,14 +428,6 @@ def _training_seconds(table, run):
 
 
 # Words
-
-
-def _table(header, lines):
-    """A Markdown table with its numbers to the right."""
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, *lines)]
-    rows.insert(1, ruler)
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _p(p):

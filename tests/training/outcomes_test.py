@@ -88,8 +88,11 @@ def test_the_command_repeats_the_run_in_a_shell():
 def test_what_was_written_is_read_again(tmp_path):
     found = [outcome(), outcome("pau", 1, accuracy=1.0, seconds_per_epoch=0.25)]
     outcomes.write_csv(found, tmp_path, "table")
-    assert outcomes.read_csv(tmp_path, "table") == found
+    written = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert len((tmp_path / "table_curves.csv").read_text().splitlines()) == 1 + 4
+    assert outcomes.read_csv(tmp_path, "table") == found
+    outcomes.write_csv(outcomes.read_csv(tmp_path, "table"), tmp_path, "table")
+    assert written == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_a_diverged_run_is_read_again(tmp_path):

@@ -301,6 +301,12 @@ def test_a_smaller_network_can_be_saved_and_loaded(tmp_path):
         ),
         (lambda x: layers.Conv2D(4, 3)(x) + 1.0, "Add .* has no rule"),
         (lambda x: layers.BatchNormalization(axis=1)(layers.Conv2D(4, 3)(x)), "another axis"),
+        (
+            lambda x: layers.AveragePooling2D(1, data_format="channels_first")(
+                layers.Conv2D(4, 3)(x)
+            ),
+            "AveragePooling2D .* another axis",
+        ),
         (lambda x: layers.Flatten()(x)[:, None, None], "GetItem .* has no rule"),
     ],
 )

@@ -108,6 +108,14 @@ def test_results_from_elsewhere_are_kept(tmp_path):
     assert accuracies(tmp_path) == {("relu", 1): 0.5, **{("pau", seed): 0.75 for seed in range(5)}}
 
 
+def test_results_of_another_recipe_are_not_kept_and_that_is_said(tmp_path, capsys):
+    run(tmp_path, Engine(), table=quick_form(load("digits")))
+    folders = tmp_path / "other", tmp_path / "results"
+    sweep.sweep(load("digits"), "digits", *folders, Engine(), only={"rows": ["pau"]})
+    assert "digits.csv has 2 results of another recipe, which go" in capsys.readouterr().out
+    assert set(accuracies(tmp_path)) == {("pau", seed) for seed in range(5)}
+
+
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     (failed,) = run(tmp_path, Engine(), rows=["elu", "pau"])
     assert failed.startswith("digits_lenet/elu/seed0: see ")

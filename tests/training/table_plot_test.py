@@ -137,6 +137,21 @@ def test_fifteen_labels_neither_overlap_nor_leave_the_picture(spread):
             assert not any(box.overlaps(other) for other in others)
 
 
+@pytest.mark.parametrize(
+    "run, against",
+    [
+        (outcome("pau", (0.5,)), "epochs"),
+        (outcome("pau", (0.5,)), "parameters"),
+        (without_curve("pau", 0.5), "epochs"),
+    ],
+)
+def test_the_words_below_one_panel_fit_in_the_picture(run, against):
+    figure = drawn([run], dataclasses.replace(TABLE, against=against))
+    (caption,) = figure.texts
+    box = caption.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert 0 < box.x0 and box.x1 < figure.bbox.width
+
+
 def test_a_metric_without_curves_is_a_ring_a_bar_and_the_seeds():
     runs = [
         without_curve("relu", 3.0),

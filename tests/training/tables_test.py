@@ -13,7 +13,7 @@ import pytest
 from training import activations, datasets, networks, optimizers
 from training import table as tables
 from training.aggregate import Aggregate
-from training.config import ImageConfig, RegressionConfig
+from training.config import ImageConfig, RegressionConfig, UserError
 from training.image_classification import new_network
 
 TABLES = {name: tables.load(name) for name in tables.names()}
@@ -76,6 +76,12 @@ def test_a_table_has_as_many_runs_as_its_paper_and_its_docstring_say(name, runs)
     # No run is another one's: each has a folder and a recipe of its own.
     assert len({run.folder for run in table.runs()}) == runs
     assert len({repr(run.config) for run in table.runs()}) == runs
+
+
+def test_two_runs_of_one_folder_are_an_error():
+    rows = (tables.Row("pau"), tables.Row("pau", {"sharing": "channel"}))
+    with pytest.raises(UserError, match="more than once: digits_lenet/pau/seed0, .*another label"):
+        dataclasses.replace(TABLES["digits"], rows=rows)
 
 
 def test_every_table_is_in_the_list_above():
