@@ -112,11 +112,17 @@ def _of_finite(function):
 
 
 def _larger(a, b):
-    return ops.where(a >= b, a, b)
+    return _normal(ops.where(a >= b, a, b))
 
 
 def _smaller(a, b):
-    return ops.where(a <= b, a, b)
+    return _normal(ops.where(a <= b, a, b))
+
+
+def _normal(u):
+    """u, and 0 for what is below the normal numbers: a comparison may take any of it for 0."""
+    below = ops.abs(u) < limits(u.dtype).tiny
+    return ops.where(below, u - ops.stop_gradient(u), u)
 
 
 def _sum(a, b):

@@ -633,8 +633,8 @@ def rounding(root, x, unit, largest, tiny, scaled):
         if len(divisors) > 1:  # they may be multiplied first
             most, least = _partial_products(divisors)
             unknown = unknown | ~(most <= largest) | (least < tiny)
-        # What underflows on the way is multiplied by the other factors.
-        lost = (len(args) - 2) * tiny * above
+        # What underflows on the way is multiplied by the other factors; not where others overflow.
+        lost = (len(args) - 2) * tiny * np.where(over, 0, above)
         low, high = product.low - lost, product.high + lost
         low = np.where(product.low < 0, np.where(over, -np.inf, low), np.maximum(low, 0))
         high = np.where(product.high > 0, np.where(over, np.inf, high), np.minimum(high, 0))

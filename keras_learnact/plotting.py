@@ -360,7 +360,7 @@ def animate(
             "animate needs a history with at least one moment and one learnable activation. "
             f"Received: {len(history.moments)} moments of {len(history.layers)} activations."
         )
-    moments = zip(history.epochs, _panels_of_moments(history, max_curves), strict=True)
+    moments = zip(history.epochs, panels_of_moments(history, max_curves), strict=True)
     frames = (
         pixels(draw(panels, derivative, columns, f"epoch {epoch} of {history.epochs[-1]}"))
         for epoch, panels in moments
@@ -369,8 +369,16 @@ def animate(
         write(file, _with_a_long_end(frames, round(fps)), fps)
 
 
-def _panels_of_moments(history, max_curves):
-    """For each moment its `Panel`s, with axes that suit all of them."""
+def panels_of_moments(history, max_curves):
+    """For each moment its `Panel`s, with axes that suit all of them.
+
+    Args:
+        history: a `keras_learnact.history.History`.
+        max_curves: as for `plot`.
+
+    Returns:
+        An iterator over tuples with a `Panel` for each activation.
+    """
     moments, films = history.moments, []
     distributions = [moment.distributions for moment in moments]
     for name, layer in history.layers.items():

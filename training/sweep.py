@@ -19,7 +19,16 @@ from pathlib import Path
 import keras
 from absl import app, flags, logging
 
-from training import aggregate, command_line, datasets, engines, outcomes, pruning_table, tabulate
+from training import (
+    aggregate,
+    command_line,
+    datasets,
+    engines,
+    learned,
+    outcomes,
+    pruning_table,
+    tabulate,
+)
 from training import table as tables
 from training.config import ImageConfig, PruningConfig, UserError
 
@@ -185,6 +194,7 @@ class _Log:
         together = outcomes.merge(self.table, kept, _outcomes(self.table, self.workdir))
         if together:
             outcomes.write_csv(together, self.results_dir, self.name)
+            learned.write(self.table, self.name, self.workdir, self.results_dir)
             pruned = isinstance(self.table.columns[0].config, PruningConfig)
             form = pruning_table if pruned else tabulate
             form.write(self.table, self.name, together, self.results_dir)

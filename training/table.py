@@ -110,6 +110,7 @@ class Table:
         larger_is_better: whether the largest value wins.
         against: "epochs" draws the test accuracy of each epoch; "parameters" draws the metric over
             the number of parameters, all columns in one picture.
+        learned: the label of the row whose learned functions are drawn; none where this is empty.
         remarks: what a reader must know, say what was reduced.
 
     Errors: a `UserError` for two runs that would have the same folder.
@@ -125,6 +126,7 @@ class Table:
     unit: str = "%"
     larger_is_better: bool = True
     against: str = "epochs"
+    learned: str = ""
     remarks: str = ""
 
     def __post_init__(self):

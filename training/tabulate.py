@@ -6,7 +6,7 @@ The same outcomes give the same text, byte for byte.
 from pathlib import Path
 
 from keras_learnact.files import written
-from training import significance, table_plot
+from training import learned, significance, table_plot
 from training.cells import Cells, collect, decimals, rank, ranked, rows_of, seconds_per_epoch
 from training.outcomes import Outcome
 from training.significance import Ranking
@@ -40,8 +40,9 @@ def write(table: Table, name: str, outcomes: list[Outcome], folder: Path) -> Non
             table_plot.save(table_plot.ranks(ranking), file)
     else:
         ranks.unlink(missing_ok=True)  # of outcomes that were there before
+    functions = (folder / f"{name}_functions.png").exists()  # of `training.learned`
     with written(folder / f"{name}.md", "w") as file:
-        file.write(markdown(table, name, found, ranking))
+        file.write(markdown(table, name, found, ranking, functions))
 
 
 def assert_packages() -> None:
@@ -50,13 +51,16 @@ def assert_packages() -> None:
     table_plot.figure_class()
 
 
-def markdown(table: Table, name: str, found: Cells, ranking: Ranking | None) -> str:
+def markdown(
+    table: Table, name: str, found: Cells, ranking: Ranking | None, functions: bool = False
+) -> str:
     """The text of `<name>.md`.
 
     Args:
         table, name: as for `write`.
         found: the outcomes of the table, from `training.cells.collect`.
         ranking: of them, from `training.cells.rank`.
+        functions: whether there is a picture of the learned functions.
     """
     parts = [
         f"# {table.title}",
@@ -66,6 +70,7 @@ def markdown(table: Table, name: str, found: Cells, ranking: Ranking | None) -> 
         _results(table, found),
         _legend(table, found),
         f"![{_picture_text(table)}]({name}.png)",
+        *(_functions(table, name) if functions else []),
         "## What the rows cost",
         _costs(table, found),
         "## Are the differences more than luck?",
@@ -86,6 +91,15 @@ def markdown_table(header: list, lines: list[list]) -> str:
 
 
 # The results
+
+
+def _functions(table, name):
+    return [
+        f"## What {table.learned} learned",
+        f"![The functions of {table.learned}]({name}_functions.png)",
+        "Of each experiment the first seed; above each picture the activation, from the input of "
+        f"the network to its output, of large networks {learned.PICTURED} of them.",
+    ]
 
 
 def _results(table, found):

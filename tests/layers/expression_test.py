@@ -164,6 +164,11 @@ def test_no_value_leaves_the_bounds(formula):
     check(randomised(layer_of(formula)), count=300)
 
 
+@pytest.mark.parametrize("formula", ["-exp(x)", "2 * exp(x)", "x * exp(x) * exp(-x)", "max(x, -x)"])
+def test_no_value_leaves_the_bounds_where_a_part_overflows_or_underflows(formula):
+    check(Expression(formula), count=300)
+
+
 @pytest.mark.tensorflow
 def test_bounds_of_float64_say_which_functions_have_fewer_digits():
     for name in ("gelu", "leaky_relu"):

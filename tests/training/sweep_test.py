@@ -7,10 +7,22 @@ import sys
 import time
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from absl import flags
 
-from training import command_line, engines, outcomes, pruning_table, records, sweep, tabulate
+from keras_learnact import PAU, history
+from training import (
+    command_line,
+    engines,
+    learned,
+    outcomes,
+    pruning_table,
+    records,
+    sweep,
+    tabulate,
+)
 from training.config import PruningConfig, UserError
 from training.table import PROGRAMS, load, quick_form
 
@@ -251,3 +263,28 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path):
     assert (second / "result.json").exists()
     text = (tmp_path / "digits.md").read_text()
     assert "relu" in text and "pau" in text
+
+
+def test_what_an_activation_learned_is_drawn(tmp_path):
+    class Trained(Engine):
+        def __call__(self, jobs, finished):
+            super().__call__(jobs, finished)
+            x = np.ones((2, 4), "float32")
+            for job in jobs:
+                model = keras.Sequential([keras.Input((4,)), PAU(name="first"), PAU(name="last")])
+                history.History.of(model, x).save(job.workdir / history.FILE_NAME)
+
+    assert run(tmp_path, Trained(), rows=["pau"]) == []
+    text = (tmp_path / "results" / "digits.md").read_text()
+    assert "![The functions of pau](digits_functions.png)" in text
+    picture = (tmp_path / "results" / "digits_functions.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    # It stays where other runs are.
+    folders = tmp_path / "other", tmp_path / "results"
+    sweep.sweep(load("digits"), "digits", *folders, Engine(), only={"seeds": ["1"]})
+    assert (tmp_path / "results" / "digits_functions.png").read_bytes() == picture
+
+
+def test_without_finished_runs_nothing_is_drawn(tmp_path):
+    learned.write(load("digits"), "digits", tmp_path, tmp_path)
+    assert list(tmp_path.iterdir()) == []

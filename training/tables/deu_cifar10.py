@@ -17,6 +17,7 @@ table = Table(
     source="Torkamani, Shankar, Rooshenas, Wallis: Differential Equation Units, AAAI 2020",
     columns=(Column("CIFAR-10, ResNet-18", config),),
     rows=tuple(map(Row, DEU_ACTIVATIONS)),
+    learned="deu",
     remarks="The paper's numbers are not recoverable. Its recipe is that of He et al., 2016, "
     "with batches of 128. Times can be compared only between runs of one machine that had it "
     "to themselves.",

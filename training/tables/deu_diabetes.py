@@ -15,6 +15,7 @@ table = Table(
     source="Torkamani, Shankar, Rooshenas, Wallis: Differential Equation Units, AAAI 2020",
     columns=(Column("Diabetes, MLP 50", config),),
     rows=tuple(map(Row, DEU_ACTIVATIONS)),
+    learned="deu",
     metric="rmse_mean",
     unit="points of disease progression",
     larger_is_better=False,

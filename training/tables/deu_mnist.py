@@ -19,6 +19,7 @@ table = Table(
         for network, name in (("MLP 1024-512", "mlp"), ("CNN 32-16", "cnn"))
     ),
     rows=tuple(map(Row, DEU_ACTIVATIONS)),
+    learned="deu",
     remarks="The paper's numbers are not recoverable; its optimizer is Adam, and its rate, "
     "batch, epochs and the size of its convolutions are not known (○ ours). Maxout's layers "
     "have twice as many weights.",

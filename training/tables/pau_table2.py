@@ -32,6 +32,7 @@ table = Table(
         for network, name in (("VGG-8", "vgg8"), ("LeNet", "lenet"))
     ),
     rows=tuple(map(Row, PAU_ACTIVATIONS)),
+    learned="pau",
     remarks="The paper's own numbers are not known to us; those of its authors' successor "
     "program stand beside ours. SLAF is expected to diverge.",
 )

@@ -36,6 +36,7 @@ table = Table(
         column("DenseNet121", "densenet121", without=("maxout",)),
     ),
     rows=tuple(map(Row, PAU_ACTIVATIONS)),
+    learned="pau",
     remarks="The paper's own numbers are not known to us; those of its authors' successor "
     "program stand beside ours. Of the recipe the rates, momentum, weight decay, batch and "
     "RPAU's noise are known second hand only (○), and so is the activations' own rate, which "

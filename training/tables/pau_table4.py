@@ -20,6 +20,7 @@ table = Table(
     # the paper has no noise for RPAU here.
     columns=(Column("ImageNet, MobileNetV2", config, without=("maxout", "rpau")),),
     rows=tuple(map(Row, PAU_ACTIVATIONS)),
+    learned="pau",
     seeds=(0,),
     remarks="One seed, as in the paper, so there is no spread. Which activations the paper "
     "compared here is not known to us (○): ours are those of its other tables, without "
