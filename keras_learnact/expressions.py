@@ -207,15 +207,17 @@ def _latex_printer():
         return not expression.is_number, str(expression)
 
     class Printer(LatexPrinter):
-        def _print_Max(self, expression):
-            return self._call(r"\max", expression)
+        # Of a power SymPy prints the base with its exponent, as text.
+        def _print_Max(self, expression, exp=None):
+            return self._call(r"\max", expression, exp)
 
-        def _print_Min(self, expression):
-            return self._call(r"\min", expression)
+        def _print_Min(self, expression, exp=None):
+            return self._call(r"\min", expression, exp)
 
-        def _call(self, function, expression):
+        def _call(self, function, expression, exp):
             arguments = ", ".join(map(self._print, sorted(expression.args, key=_numbers_first)))
-            return rf"{function}\left({arguments}\right)"
+            power = f"^{{{exp}}}" if exp else ""
+            return rf"{function}\left({arguments}\right){power}"
 
     return Printer({"order": "rev-lex", "ln_notation": True})
 

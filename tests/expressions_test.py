@@ -207,6 +207,12 @@ def test_latex_without_cases_is_understood_by_matplotlib(cls):
     assert MathTextParser("path").parse(f"${text}$").width > 0
 
 
+def test_latex_of_a_power_of_a_maximum():
+    layer = kla.Expression("max(x, 0)**2")
+    layer.build((None, 1))
+    assert layer.latex() == r"f(x) = \max\left(0, x\right)^{2}"
+
+
 def test_latex_by_hand():
     layer = PAU((1, 3), initial=([0.5, -1.25], [2.0, 0, -1 / 3]))
     assert layer.latex() == (

@@ -23,15 +23,31 @@ CALLED_BY = ("dataset", "network", "activation", "seed")
 def start(config_class: type[Config], main) -> None:
     """Runs `main(argv)` with the flags of a configuration."""
     define_flags(config_class)
+    run(main)
+
+
+def run(main) -> None:
+    """Runs `main(argv)`: what only the user can mend is a message, without a traceback."""
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(main)
+        app.run(lambda argv: main(_only_flags(argv)))
     except UserError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped. The same command goes on from here.")
     except StartAgain as error:
         print(error, file=sys.stderr, flush=True)
         # As a new process: the servers of TensorFlow's workers cannot begin anew in this one.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _only_flags(argv):
+    if argv[1:]:
+        raise UserError(
+            "Every word of the command must be a flag, --name=value without spaces. Received: "
+            + " ".join(argv[1:])
+        )
+    return argv
 
 
 def define_flags(config_class: type[Config], values: flags.FlagValues = flags.FLAGS) -> None:

@@ -158,6 +158,13 @@ def _create(config):
         )
     kind = _TensorFlow if backend == "tensorflow" else _Jax
     if word == "multi_worker":
+        if config.download:
+            raise UserError(
+                "All workers would get the data set at once, into one folder. Received: "
+                "--download with --distribute=multi_worker. Get it before: python -m "
+                f"training.datasets --dataset={config.dataset} --data_dir={config.data_dir} "
+                "--download"
+            )
         cluster = cluster_from_environment()
         _assert_enough(config, len(cluster.addresses))
         print(f"{cluster}: waits until all of them have started", flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from keras_learnact.files import written
 from training import command_line, loop
+from training.config import UserError
 from training.table import Run, Table
 
 # What result.json says of a run beside its configuration and its metrics.
@@ -56,7 +57,10 @@ def read(run: Run, workdir: Path) -> Outcome | None:
     path = workdir / "result.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it, its run ends again. ({error})") from error
     loop.assert_same_run(run.config, result["config"], path)
     curve = next(iter(sorted(workdir.glob("**/metrics.csv"))), None)
     return Outcome(
@@ -108,29 +112,34 @@ def write_csv(outcomes: list[Outcome], folder: Path, name: str) -> None:
 
 
 def read_csv(folder: Path, name: str) -> list[Outcome]:
-    """What `write_csv` wrote; nothing if there is no such file."""
-    path = folder / f"{name}.csv"
-    if not path.exists():
-        return []
-    curves = {}
-    for point in _read_rows(folder / f"{name}_curves.csv"):
-        key = str(point.pop("column")), str(point.pop("row")), int(point.pop("seed"))
-        curves.setdefault(key, []).append({k: v for k, v in point.items() if v != ""})
-    outcomes = []
-    for line in _read_lines(path):
-        key = line.pop("column"), line.pop("row"), int(line.pop("seed"))
-        text = line.pop("command")
-        facts = {fact: _fact(line.pop(fact)) for fact in FACTS if fact in line}
-        outcomes.append(
-            Outcome(
-                *key,
-                command=text,
-                metrics={metric: _number(value) for metric, value in line.items() if value != ""},
-                facts={fact: value for fact, value in facts.items() if value != ""},
-                curve=curves.get(key, []),
-            )
-        )
-    return outcomes
+    """What `write_csv` wrote; nothing if there is no such file.
+
+    Errors: a `UserError` if it is another file.
+    """
+    path, curves = folder / f"{name}.csv", {}
+    try:
+        for point in _read_rows(folder / f"{name}_curves.csv"):
+            key = str(point.pop("column")), str(point.pop("row")), int(point.pop("seed"))
+            curves.setdefault(key, []).append({k: v for k, v in point.items() if v != ""})
+        return [_outcome(line, curves) for line in _read_lines(path)]
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} or its _curves.csv is damaged: delete both, the sweep writes them anew. "
+            f"({error!r})"
+        ) from error
+
+
+def _outcome(line, curves):
+    key = line.pop("column"), line.pop("row"), int(line.pop("seed"))
+    text = line.pop("command")
+    facts = {fact: _fact(line.pop(fact)) for fact in FACTS if fact in line}
+    return Outcome(
+        *key,
+        command=text,
+        metrics={metric: _number(value) for metric, value in line.items() if value != ""},
+        facts={fact: value for fact, value in facts.items() if value != ""},
+        curve=curves.get(key, []),
+    )
 
 
 def _union(dictionaries):

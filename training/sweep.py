@@ -12,12 +12,13 @@ recipe that the CSV there has from elsewhere are kept.
 
 import contextlib
 import functools
+import os
 import sys
 import time
 from pathlib import Path
 
 import keras
-from absl import app, flags, logging
+from absl import flags
 
 from training import (
     aggregate,
@@ -25,6 +26,7 @@ from training import (
     datasets,
     engines,
     learned,
+    networks,
     outcomes,
     pruning_table,
     tabulate,
@@ -68,8 +70,11 @@ def sweep(
     """
     runs = select(table, **(only or {}))
     workdir, results_dir = workdir.resolve(), results_dir.resolve()
-    workdir.mkdir(parents=True, exist_ok=True)
-    results_dir.mkdir(parents=True, exist_ok=True)
+    for folder in (workdir, results_dir):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"A folder is needed that can be made. Received: {error}") from error
     with _alone(workdir):
         finished = {outcome.key for outcome in _outcomes(table, workdir)}
         open_runs = [run for run in runs if run.key not in finished]
@@ -111,9 +116,10 @@ def select(table, columns=None, rows=None, seeds=None) -> list[tables.Run]:
             continue
         known = {tables.slug(of(run)): of(run) for run in table.runs()}
         unknown = [value for value in wanted if tables.slug(value) not in known]
-        if unknown:
+        if unknown or not wanted:
             raise UserError(
-                f"--{kind} must be among {', '.join(known)}. Received: {', '.join(unknown)}"
+                f"--{kind} must be among {', '.join(known)}. Received: "
+                f"{', '.join(map(repr, unknown)) or 'nothing'}"
             )
         wanted = {tables.slug(value) for value in wanted}
         runs = [run for run in runs if tables.slug(of(run)) in wanted]
@@ -256,7 +262,7 @@ def from_flags(values: flags.FlagValues) -> list[str]:
         table = tables.quick_form(table)
         if values.results_dir is None:
             results_dir = workdir  # numbers without a meaning do not go where the real ones are
-    only = {kind: values[kind].value or None for kind in ("columns", "rows", "seeds")}
+    only = {kind: values[kind].value for kind in ("columns", "rows", "seeds")}
     runs = select(table, **only)
     if values.seeds_together:
         _assert_together(runs)
@@ -305,12 +311,20 @@ def _engine(values, check):
             raise UserError(f"--gpus must be numbers, say 0,1. Received: {','.join(gpus)}")
         gpus = [int(gpu) for gpu in gpus]
     where = engines.slots(values.jobs, gpus)
+    # The jobs have their own; this process, which reads data and draws, must not take a GPU.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
     check()
     return lambda jobs, finished: engines.local(jobs, where, finished)
 
 
 def _check(runs, values):
-    """What sees, before anything is trained, that every data set is there."""
+    """What sees, before anything is trained, that every data set is there.
+
+    Errors: a `UserError` for an activation that cannot be made.
+    """
+    configs = [run.config for run in runs]
+    for config in {repr((c.activation, c.activation_args)): c for c in configs}.values():
+        networks.Unit(config.activation, **config.activation_args)
     names = sorted({run.config.dataset for run in runs if run.has_images})
     return functools.partial(
         datasets.assert_there, names, values.data_dir, values.download, values.quick
@@ -349,8 +363,4 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    logging.set_verbosity(logging.WARNING)
-    try:
-        app.run(main)
-    except UserError as error:
-        sys.exit(str(error))
+    command_line.run(main)

@@ -60,6 +60,12 @@ def test_a_backend_that_cannot_is_an_error(monkeypatch):
             pass
 
 
+def test_that_all_workers_would_get_the_data_is_an_error():
+    with pytest.raises(UserError, match="--download with .* python -m training.datasets"):
+        with with_distribution(distribute="multi_worker", download=True):
+            pass
+
+
 def tf_config(addresses, index, kind="worker"):
     task = {"type": kind, "index": index}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})

@@ -123,3 +123,16 @@ def test_new_outcomes_replace_kept_ones_and_other_runs_are_kept():
 )
 def test_outcomes_of_another_recipe_or_activation_are_not_kept(now):
     assert outcomes.merge(now, [outcome("relu")], []) == []
+
+
+@pytest.mark.parametrize("text", ["nonsense\n1\n", "column,row,seed,command\na,b,first,c\n"])
+def test_a_damaged_table_is_named(text, tmp_path):
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UserError, match="table.csv or its _curves.csv is damaged: delete both"):
+        outcomes.read_csv(tmp_path, "table")
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "result.json").write_text('{"tru')
+    with pytest.raises(UserError, match="result.json is damaged: delete it"):
+        outcomes.read(TABLE.runs()[0], tmp_path)

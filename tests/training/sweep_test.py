@@ -24,7 +24,7 @@ from training import (
     tabulate,
 )
 from training.config import PruningConfig, UserError
-from training.table import PROGRAMS, load, quick_form
+from training.table import PROGRAMS, Row, load, quick_form
 
 ACCURACY = {"relu": 0.5, "pau": 0.75}
 
@@ -204,9 +204,13 @@ def program(*arguments, start=subprocess.run, **options):
     [
         ([], "--table is needed: one of "),
         (["--table=pau_table99"], "The table must be one of "),
-        (["--table=digits", "--rows=relu,gelulu"], "--rows must be among relu, .*Received: gelulu"),
+        (
+            ["--table=digits", "--rows=relu,gelulu"],
+            "--rows must be among relu, .*Received: 'gelulu'",
+        ),
         (["--table=digits", "--columns=VGG"], "--columns must be among digits_lenet"),
-        (["--table=digits", "--seeds=0,9"], "--seeds must be among 0, 1, 2, 3, 4. Received: 9"),
+        (["--table=digits", "--rows="], "--rows must be among relu, .*Received: nothing"),
+        (["--table=digits", "--seeds=0,9"], "--seeds must be among 0, 1, 2, 3, 4. Received: '9'"),
         (["--table=digits", "--gpus=977"], r"--gpus must be among the \d+ that .*977"),
         (["--table=digits", "--gpus=first"], "--gpus must be numbers, say 0,1. Received: first"),
         (["--table=digits", "--jobs=0"], "--jobs must be 1 or more. Received: 0"),
@@ -288,3 +292,28 @@ def test_what_an_activation_learned_is_drawn(tmp_path):
 def test_without_finished_runs_nothing_is_drawn(tmp_path):
     learned.write(load("digits"), "digits", tmp_path, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_activation_that_cannot_be_made_is_an_error_before_any_training(tmp_path, monkeypatch):
+    table = dataclasses.replace(
+        load("digits"), rows=(Row("relu"), Row("pau", {"sharing": "chanel"}))
+    )
+    monkeypatch.setattr(sweep.tables, "load", lambda name: table)
+    values = flags.FlagValues()
+    sweep.define_flags(values)
+    values(["sweep", "--table=mine", f"--workdir={tmp_path / 'runs'}"])
+    with pytest.raises(UserError, match="--activation=pau .*chanel"):
+        sweep.from_flags(values)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(UserError, match="A folder is needed that can be made. Received: .*results"):
+        run(tmp_path, Engine())
+
+
+def test_a_word_that_is_no_flag_is_an_error():
+    failed = program("--table=digits", "extra", capture_output=True)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].endswith("without spaces. Received: extra")
