@@ -29,7 +29,8 @@ Why the bounds are certain:
    (`conditioning`), which is measured at three places of a cell and doubled.
 
 3. *Between cells.* The cells are closed and cover all finite numbers. A root that is no floating
-   point number lies within a cell of its own, two or three numbers wide.
+   point number lies within a cell of its own, two or three numbers wide. Where a layer computes its
+   operations as they stand, cells hold all parts between which its rounding may choose there.
 
 Slopes are those of the exact f: derivatives that the layer rounds are another matter.
 """
@@ -573,23 +574,26 @@ class Shape:
                 for node, x in ((self.nodes[i], low), (self.nodes[i + 1], high))
             )
             error = np.maximum(
-                self.rounding(i, np.array([low]), np.array([low]))[1],
-                self.rounding(i + 1, np.array([high]), np.array([high]))[1],
+                self.rounding(i, np.array([low]), np.array([low]), settled=True)[1],
+                self.rounding(i + 1, np.array([high]), np.array([high]), settled=True)[1],
             )
         # What float64 cannot tell from 0, as a part of the layer's rounding error.
         least = error * max(2.0**-10, 2.0**-50 / self.unit)
         return int(((after - before > least) * 1 - (after - before < -least) * 1).item())
 
-    def rounding(self, piece, left, right):
+    def rounding(self, piece, left, right, settled=False):
         """What the layer may return in cells of a piece, and how far that may be from f.
 
         The latter includes the errors of a `_Fraction`.
+
+        Args:
+            settled: whether the layer chooses as f does there, however it rounds what it compares.
         """
         x = Interval(left.astype(WIDE), right.astype(WIDE))
         with np.errstate(all="ignore"):
-            computed, error = rounding(
-                self.nodes[piece], x, self.unit, self.largest, self.tiny, self.scaled
-            )
+            # This package's layers compare x with a parameter; what a formula compares is rounded.
+            node = self.nodes[piece] if settled or self.scaled else self.root
+            computed, error = rounding(node, x, self.unit, self.largest, self.tiny, self.scaled)
             error = np.broadcast_to(error, left.shape).astype(WIDE)
             fraction = self.fractions[piece]
             error = error + fraction.error(left, right) if fraction else error
@@ -719,6 +723,10 @@ class _Table:
             turns, poles = target.turns()
             breaks += [r for r in turns + poles if start <= r[1] and r[0] <= end]
             grid.append([x for r in _real_roots(target.exact[1].derivative()) for x in r])
+        if not shape.scaled:  # smaller cells near the ends, where the layer may choose otherwise
+            for low, high in shape.ends:
+                steps = max(abs(low), abs(high)) * shape.unit ** np.linspace(0, 1, 24)
+                grid += [low - steps, high + steps]
         breaks = [r for r in _merged(breaks) if max(map(abs, r)) < shape.largest]
         return breaks, np.unique(np.concatenate(grid))
 

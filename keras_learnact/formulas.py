@@ -9,6 +9,7 @@ import ast
 import functools
 import math
 import operator
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from keras_learnact.numerics import finite, limits, mantissa, power_of_two
 LONGEST = 1000  # characters
 DEEPEST = 64  # operations inside each other
 LARGEST = 1e38  # a number, and what is computed from numbers alone
+SMALLEST = 2.0**-126  # the same, unless it is 0: float32 would make 0 of it
 HIGHEST = 32  # a number as exponent
+STEEPEST = 512  # the degree of a polynomial, or of a fraction of two
 _MOST_PARTS = 10_000  # of a SymPy expression: some functions name their argument twice
 _MOST_BITS = 2**13  # of a power of a number, which SymPy computes exactly
 
@@ -258,6 +261,9 @@ _OPERATIONS = {
 }
 _SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 _NUMBERS = {"pi": math.pi, "E": math.e}  # as in SymPy
+# Which SymPy prints too, where a formula has no value.
+_NO_NUMBERS = {"oo": "∞", "zoo": "the infinity of complex numbers", "nan": "nan", "I": "√-1"}
+_NEVER_ZERO = {"*", "/", "power", "exp", "erfc"}  # of numbers other than 0
 
 
 class Node(NamedTuple):
@@ -276,6 +282,25 @@ class Node(NamedTuple):
     def operations(self):
         """The operations of this node and of all below it."""
         return {self.operation}.union(*(node.operations() for node in self.arguments))
+
+    def degrees(self):
+        """The degrees that N and D have at most where this node is N / D, two polynomials in x.
+
+        Functions count as their arguments: many are made of straight lines.
+        """
+        if self.operation in ("name", "number"):
+            return int(self.value == "x"), 0
+        above, below = zip(*(node.degrees() for node in self.arguments), strict=True)
+        if self.operation == "power":
+            size = abs(self.value)
+            return (size * above[0], size * below[0])[:: 1 if self.value >= 0 else -1]
+        if self.operation == "*":
+            return sum(above), sum(below)
+        if self.operation == "/":
+            return above[0] + below[1], below[0] + above[1]
+        if self.operation in ("+", "-"):
+            return max(above[0] + below[1], above[1] + below[0]), sum(below)
+        return max(above), max(below)
 
 
 class Formula(NamedTuple):
@@ -457,7 +482,8 @@ def parse(text):
 
     Raises:
         ValueError: for anything else; for a text that is too long, too deeply nested, or has too
-            large a number; for a formula without x.
+            large a number or power; for a number so small that float32 has 0 for it; for a formula
+            without x.
 
     Example:
 
@@ -536,12 +562,20 @@ class _Reader:
             raise self.error(tree, "has numbers such as 2 and 0.5, no other constant")
         if not abs(value) <= LARGEST:
             raise self.error(tree, f"may have numbers up to {LARGEST:g}")
+        digits = ast.get_source_segment(self.text.strip(), tree)
+        if value < SMALLEST and (value or re.match(r"[0_.]*[1-9]", digits)):
+            raise self.too_small(tree)
         return Node("number", value=value)
+
+    def too_small(self, tree):
+        return self.error(tree, f"has numbers from {SMALLEST:.3g} in size, or 0, and this is none")
 
     def name(self, tree):
         name = tree.id
         if name in _NUMBERS:
             return Node("number", value=_NUMBERS[name])
+        if name in _NO_NUMBERS:
+            raise self.error(tree, f"has no {name}, which in SymPy is {_NO_NUMBERS[name]}")
         if name in FUNCTIONS:
             raise self.error(tree, f"has {name} as a function, {name}(x), not as a name")
         if name.startswith("_"):
@@ -596,6 +630,11 @@ class _Reader:
     def folded(self, tree, node, function):
         """The node, or the number that it is."""
         if any(a.operation != "number" for a in node.arguments):
+            degree = max(node.degrees())
+            if degree > STEEPEST:
+                raise self.error(
+                    tree, f"may have polynomials up to degree {STEEPEST}, and this has {degree}"
+                )
             return node
         if function is None:
             raise self.error(tree, f"needs the number itself for {node.operation} of a number")
@@ -605,6 +644,9 @@ class _Reader:
             value = math.nan
         if not abs(value) <= LARGEST:
             raise self.error(tree, f"has finite numbers up to {LARGEST:g}, and this is none")
+        lost = node.operation in _NEVER_ZERO and all(a.value for a in node.arguments)
+        if abs(value) < SMALLEST and (value or lost):
+            raise self.too_small(tree)
         return Node("number", (node,), value)
 
 

@@ -45,7 +45,9 @@ class Node:
     def __init__(self, op, args=(), value=None, exact=None):
         self.op = op
         self.args = args
-        self.value = value  # of a "number": the nearest float64; of a "power": its exponent
+        # Of a "number" the nearest float64; of a "power" its exponent; of a "log" what its argument
+        # is at least, a positive number, or None.
+        self.value = value
         self.exact = exact  # of a rational number: itself
 
 
@@ -105,6 +107,11 @@ def tree(expression, log1p=True):
             return Node("power", [Node("sqrt", [node(e.base)])], value=-1)
         if e.func is sp.log:
             (inside,) = e.args
+            if inside.func is sp.Max:
+                least = max((a for a in inside.args if a.is_Rational and a > 0), default=None)
+                return Node(
+                    "log", [node(inside)], value=least and ratio(int(least.p), int(least.q))
+                )
             if log1p and inside.is_Add and inside.args[0] == 1:
                 return Node("log1p", [node(inside - 1)])
             return Node("log", [node(inside)])
@@ -131,7 +138,7 @@ def ratio(p, q):
     try:
         return p / q
     except OverflowError:
-        return math.copysign(math.inf, p)
+        return math.inf if p > 0 else -math.inf
 
 
 # Intervals.
@@ -397,9 +404,8 @@ def jets(root, x, order):
     def number(node):
         if not interval:
             return node.value
-        exact = node.exact is not None and float(node.value).is_integer()
         v = WIDE(node.value)
-        return Interval(v, v) if exact else Interval.outward(v, v)
+        return Interval(v, v) if _is_exact(node) else Interval.outward(v, v)
 
     def make(node):
         op = node.op
@@ -431,6 +437,13 @@ def jets(root, x, order):
         return _composed(_taylor(op, u[0], order), u)
 
     return jet(root)
+
+
+def _is_exact(node):
+    """Whether the nearest float64 is the number itself."""
+    if node.exact is None or not math.isfinite(node.value):
+        return False
+    return (int(node.exact.p), int(node.exact.q)) == node.value.as_integer_ratio()
 
 
 def _binomial(n, k):
@@ -640,6 +653,11 @@ def rounding(root, x, unit, largest, tiny, scaled):
         high = np.where(product.high > 0, np.where(over, np.inf, high), np.minimum(high, 0))
         return Interval(low, high), error + lost
 
+    def compared(node):
+        """What a condition compares, as a jet."""
+        value, computed, _ = follow(node)
+        return [value if scaled else value.joined(computed)]
+
     def larger(u, v, larger):
         """The larger, or the smaller, of two; its error is that of both only where it may be."""
         value, computed = (_larger([u[k]], [v[k]], larger)[0] for k in range(2))
@@ -663,13 +681,14 @@ def rounding(root, x, unit, largest, tiny, scaled):
             return x, x, 0.0
         if op == "piecewise":
             parts = [follow(value) for value, _ in node.args]
-            conditions = [_holds(c, lambda n: [follow(n)[0]]) for _, c in node.args]
+            conditions = [_holds(c, compared) for _, c in node.args]
             value, computed, error = parts[-1]
             others = list(zip(parts, conditions, strict=True))[:-1]
             for part, (yes, no) in reversed(others):
                 value = _chosen(yes, no, [part[0]], [value])[0]
                 computed = _chosen(yes, no, [part[1]], [computed])[0]
-                either = np.maximum(part[2], error)
+                # As it stands the layer may have the other part.
+                either = np.maximum(part[2], error) if scaled else np.inf
                 error = np.where(yes, part[2], np.where(no, error, either))
             return value, computed, error
         # Layers multiply by an inverse last.
@@ -733,6 +752,9 @@ def rounding(root, x, unit, largest, tiny, scaled):
             error = abs(n) * error * slope + _ARITHMETIC * abs(n) * unit * result.size
             return exact, result, error + (lost if is_rational(node) else tiny)
         inside = overflowing(inside)  # a square under a root, say
+        if op == "log" and node.value is not None and node.value >= tiny:
+            # However its argument is rounded: what is a positive number at least stays one.
+            value, inside = (_at_least(node.value * (1 - 2 * unit), v) for v in (value, inside))
         if not scaled:
             defined_from = {"sqrt": 0, "log": 0, "log1p": -1}.get(op, -np.inf)
             unknown = unknown | (inside.low < defined_from)
@@ -761,6 +783,10 @@ def rounding(root, x, unit, largest, tiny, scaled):
         np.where(unknown, -np.inf, computed.low), np.where(unknown, np.inf, computed.high)
     )
     return computed, np.where(unknown, np.inf, error)
+
+
+def _at_least(number, interval):
+    return Interval(np.maximum(interval.low, number), np.maximum(interval.high, number))
 
 
 def _magnitudes(root):

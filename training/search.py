@@ -16,9 +16,11 @@ The same command again goes on where it was killed, and says so when it has fini
 delete its result.json and give more --generations.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import math
 import os
 import random
@@ -411,6 +413,26 @@ def split(images: datasets.Images) -> datasets.Images:
     return dataclasses.replace(images, train=train, test=validation)
 
 
+@contextlib.contextmanager
+def _traced_often():
+    """Without TensorFlow's warning that it traces a function again and again.
+
+    Each formula is another network, whose steps must be traced once. TensorFlow counts by lines of
+    source code, and takes the steps of all networks, which Keras makes, for one function.
+    """
+
+    def is_another(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(is_another)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_another)
+
+
+@_traced_often()
 def accuracies(config: ImageConfig, images: datasets.Images, seeds: list[int]) -> list[float]:
     """The accuracy on `images.test` after the training of a run with each seed; nan: it diverged.
 

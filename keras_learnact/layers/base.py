@@ -691,6 +691,8 @@ def start(layer, argument, value, count):
             f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
             f"initializer. Received: {argument}={value!r}"
         )
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{layer}: `{argument}` must be finite. Received: {argument}={value!r}")
     return numbers
 
 

@@ -34,7 +34,7 @@ class Expression(LearnableActivation):
     parentheses, and the functions of `keras_learnact.formulas.FUNCTIONS`: exp, log, sqrt, abs,
     sign, max, min, sin, cos, tan, sinh, cosh, tanh, asinh, atan, erf, erfc, log1p, expm1, and those
     of `keras.activations`: relu, sigmoid, softplus, silu, gelu and more. `pi` and `E` are numbers.
-    What SymPy prints of such a formula can be read.
+    What SymPy prints of such a formula can be read, but for Piecewise.
 
     Where the formula alone would give nan, it is continued: sqrt(u) is 0 for u < 0; log(u) is that
     of the smallest normal number for u below it; u / 0 is u divided by that number; u ** p for a p
@@ -62,7 +62,8 @@ class Expression(LearnableActivation):
 
     Raises:
         ValueError: for a text that is no such formula; a constant that the formula does not have,
-            or one without a start; a constant with the name of something that the layer has.
+            or one without a start, or with one that is not finite; a constant with the name of
+            something that the layer has.
 
     Example:
 

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import math
 import random
 import statistics
@@ -356,6 +357,29 @@ def test_a_seed_trained_after_another_is_as_if_it_were_alone():
     first, second, again = search.accuracies(config, images, [3, 4, 3])
     assert first == again
     assert search.accuracies(config, images, [4]) == [second]
+
+
+@pytest.mark.tensorflow
+def test_that_many_networks_are_traced_is_no_warning(monkeypatch, caplog):
+    import tensorflow as tf
+
+    def trace(function_of_the_same_lines):
+        for _ in range(6):  # TensorFlow warns after 5
+            tf.function(function_of_the_same_lines())(1)
+        logging.getLogger("tensorflow").warning("something else")
+
+    compiled = image_classification.compiled
+
+    def traced_and_compiled(*arguments):
+        trace(lambda: lambda x: x)
+        return compiled(*arguments)
+
+    monkeypatch.setattr(image_classification, "compiled", traced_and_compiled)
+    images, _ = image_classification.data(REAL)
+    search.accuracies(REAL, search.split(images), [0])
+    assert "retracing" not in caplog.text and "something else" in caplog.text
+    trace(lambda: lambda x: -x)
+    assert "retracing" in caplog.text
 
 
 def test_a_loss_that_is_not_finite_has_no_accuracy():
