@@ -1,15 +1,14 @@
 """Runs the jobs of a sweep as processes of their own, on the cores and GPUs of this machine."""
 
-import ctypes
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from training import launch
 from training.config import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -120,30 +119,17 @@ def visible_gpus() -> int:
 
 def start(job: Job, slot: Slot) -> subprocess.Popen:
     """The process of a job. On Linux it ends with this one, even if that is killed."""
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-    parent = os.getpid()
+    cores = ",".join(map(str, sorted(slot.cores or ())))
     job.workdir.mkdir(parents=True, exist_ok=True)
     with open(job.workdir / "log.txt", "ab") as log:
         return subprocess.Popen(
-            job.command,
+            [sys.executable, launch.__file__, str(os.getpid()), cores, *job.command],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=REPOSITORY,
             env={**os.environ, **slot.environment},
-            # Another thread may hold a lock while this one forks, so nothing there needs one.
-            preexec_fn=lambda: _before_exec(slot, prctl, parent),
         )
-
-
-def _before_exec(slot, prctl, parent):
-    if slot.cores is not None:
-        os.sched_setaffinity(0, slot.cores)
-    if prctl:
-        death_signal = 1  # PR_SET_PDEATHSIG: killed with its parent, or two sweeps would meet
-        prctl(death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # that died before it was asked for
-            os._exit(1)
 
 
 def _gpu_slot(gpu, gpus, jobs):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from training import engines
+from training import engines, launch
 from training.config import UserError
 
 
@@ -115,15 +115,17 @@ def test_no_job_outlives_a_sweep_that_was_killed(tmp_path):
 
 def test_a_job_whose_sweep_is_killed_while_it_starts_does_not_run():
     # Its parent is not the process that wanted it: that has died before it could be told.
-    code = (
-        "from training import engines\n"
-        "engines._before_exec(engines.Slot(), lambda *arguments: 0, parent=-1)\n"
-        "print('it runs')\n"
-    )
-    command = [sys.executable, "-c", code]
-    ended = subprocess.run(
-        command, cwd=engines.REPOSITORY, capture_output=True, text=True, check=False
-    )
+    no_parent = str(os.getpid() + 1)
+    command = [
+        sys.executable,
+        launch.__file__,
+        no_parent,
+        "",
+        sys.executable,
+        "-c",
+        "print('runs')",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
 
 
