@@ -23,7 +23,8 @@ def write(table: Table, name: str, workdir: Path, folder: Path) -> None:
         folder: where the picture goes.
     """
     panels = [
-        panel._replace(name=column, family=panel.name)
+        # The heights suited all of the training.
+        panel._replace(name=column, family=panel.name, heights=None)
         for column, path in _histories(table, workdir).items()
         for panel in _chosen(path)
     ]
