@@ -1,7 +1,5 @@
 """What a search found: as CSV, as Markdown, and as a picture."""
 
-import csv
-import io
 import math
 import shlex
 import statistics
@@ -12,7 +10,7 @@ import numpy as np
 import keras_learnact as kla
 from keras_learnact import formulas
 from keras_learnact.files import written
-from training import command_line, table_plot
+from training import command_line, outcomes, table_plot
 from training.config import ImageConfig, SearchConfig
 
 _FRONT, _TEST, _OTHERS, _NOTES = "#0072B2", "#D55E00", "#BBBBBB", "#555555"
@@ -68,12 +66,7 @@ def write(files: Path, config: SearchConfig, candidates: list, rows: list[dict],
         rows: of the front, the simplest first, then of the known activations.
         source: where the images come from.
     """
-    text = io.StringIO()
-    table = csv.DictWriter(text, rows[0], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    with written(files.with_name(f"{files.name}.csv"), "w") as file:
-        file.write(text.getvalue())
+    outcomes.write_rows(files.with_name(f"{files.name}.csv"), rows)
     with written(files.with_name(f"{files.name}.png")) as file:
         table_plot.save(_picture(config, candidates, rows), file)
     with written(files.with_name(f"{files.name}.md"), "w") as file:
