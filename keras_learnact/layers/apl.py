@@ -68,6 +68,8 @@ class APL(LearnableActivation):
     Neural Networks, ICLR 2015 workshop, Eq. 1.
     """
 
+    starts_as = "max(0, x)"
+
     def __init__(
         self,
         num_hinges=2,

@@ -96,6 +96,13 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
     a float64 policy), whatever the compute dtype.
     """
 
+    # What `keras_learnact.activations()` says of it, and the contract test holds it to.
+    starts_as = ""  # its start as a formula that `Expression` reads; "" where it is drawn at random
+    start_error = 0.0  # how far the start is from that formula at most, for x in [-3, 3]
+    # How often it is continuously differentiable, whatever its parameters: -1 where it may jump, 0
+    # where it may have kinks, math.inf where it is smooth.
+    smoothness = 0
+
     # Whether `function` computes the operations of `expression` as they stand, so that a part may
     # overflow where the value does not. Of a class outside of this package bounds assume it.
     as_it_stands = False

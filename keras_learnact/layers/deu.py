@@ -110,6 +110,8 @@ class DEU(LearnableActivation):
     Functional Forms of Activation Functions from Data, AAAI 2020, Table 1 and Algorithm 1.
     """
 
+    smoothness = -1
+
     def __init__(
         self,
         initial=None,

@@ -1,6 +1,7 @@
 """Expression: a formula, given as text, as activation; its named constants are learned."""
 
 import inspect
+import math
 
 import keras
 import numpy as np
@@ -71,6 +72,9 @@ class Expression(LearnableActivation):
     >>> layer.formula()
     'f(x) = -1.0 * x * erf(1.0 * exp(-x))'
     """
+
+    starts_as = "x * sigmoid(x)"
+    smoothness = math.inf  # of the default formula
 
     as_it_stands = True
 

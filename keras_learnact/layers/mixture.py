@@ -85,6 +85,8 @@ class Mixture(LearnableActivation):
     Reference: Manessi, Rozza: Learning Combinations of Activation Functions, ICPR 2018.
     """
 
+    starts_as = "x / 2 + max(0, x) / 2"
+
     def __init__(
         self,
         activations=("linear", "relu"),

@@ -68,6 +68,9 @@ class PAU(LearnableActivation):
     Reference: Molina, Schramowski, Kersting: Padé Activation Units, ICLR 2020, Eqs. 1-2, Table 6.
     """
 
+    starts_as = "max(x, 0.01 * x)"
+    start_error = 0.030  # at x = 0, of the fit in Table 6
+
     def __init__(
         self,
         degrees=(5, 4),

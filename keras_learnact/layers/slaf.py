@@ -1,5 +1,7 @@
 """SLAF: a polynomial as activation, its coefficients learned."""
 
+import math
+
 import keras
 
 from keras_learnact import expressions, fitting, kernels
@@ -42,6 +44,10 @@ class SLAF(LearnableActivation):
     Reference: Goyal, Goyal, Lall: Learning Activation Functions: A new paradigm for understanding
     Neural Networks, 2019.
     """
+
+    starts_as = "max(0, x)"
+    start_error = 0.4  # of the polynomial of order 3, at x = 0
+    smoothness = math.inf
 
     def __init__(
         self,

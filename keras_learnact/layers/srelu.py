@@ -66,6 +66,8 @@ class SReLU(LearnableActivation):
     Activation Units, AAAI 2016, Eq. 1. The numbers of the start are a reconstruction.
     """
 
+    starts_as = "max(x, 0.2 * x)"
+
     def __init__(self, initial=(0.0, 0.2, 1.0, 1.0), sharing="channel", axis=-1, **kwargs):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
         if not isinstance(initial, (list, tuple)) or len(initial) != len(PARAMETERS):

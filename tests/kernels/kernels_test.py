@@ -21,6 +21,7 @@ from keras import ops
 import keras_learnact as kla
 from keras_learnact import kernels
 from keras_learnact.layers.mixture import FUNCTIONS
+from tests.layers.contract_test import ACTIVATIONS
 from tests.numeric import gradients
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -58,7 +59,8 @@ class Config(NamedTuple):
         return "-".join(map(str, (self.name, *self.settings)))
 
 
-def configs():
+def special_configs():
+    """Other settings than the defaults, and what a default needs to be known."""
     # Numerator coefficients, version, parameters. The highest powers of 1e30 are beyond float64.
     rationals = [(6, "A", 10), (6, "B", 10), (6, "C", 11), (4, "A", 4), (1, "B", 3)]
     for a, version, count in rationals:
@@ -74,7 +76,6 @@ def configs():
     yield Config("RandomizedRational", (6, ord("N"), kernels.bits(0.5)), 10, SMALL, positive=True)
     for hinges in (1, 2, 3, 5, 32):
         yield Config("Apl", (hinges,), 2 * hinges)
-    yield Config("Srelu", (), 4)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
@@ -86,6 +87,20 @@ def configs():
     everything = tuple(range(len(FUNCTIONS)))
     backends = ("tensorflow", "jax")
     yield Config("Mixture", everything, len(everything), SMALL, 2.0, False, KINKS, backends)
+
+
+def configs():
+    """Those, and every activation as it comes."""
+    named = list(special_configs())
+    yield from named
+    known = {(c.name, c.settings) for c in named}
+    for cls in ACTIVATIONS:
+        layer = cls(sharing="layer")
+        call = layer.kernel(False)
+        if isinstance(call, kernels.Call) and (call.kernel.name, call.settings) not in known:
+            known.add((call.kernel.name, call.settings))
+            count = sum(p.count for p in layer.parameter_list())
+            yield Config(call.kernel.name, call.settings, count)
 
 
 CONFIGS = list(configs())

@@ -118,6 +118,47 @@ def test_curve_equals_the_layer(cls, sharing):
 
 
 @every_activation
+def test_it_starts_as_it_says(cls):
+    keras.utils.set_random_seed(0)
+    layer = cls(sharing="layer")
+    if not cls.starts_as:  # at random
+        starts = cls(sharing=64), cls(sharing=64)
+        for one in starts:
+            one.build((None, 64))
+        values = [list(one.parameters().values()) for one in starts]
+        assert any((a != b).any() for a, b in zip(*values, strict=True))
+        return
+    x = np.append(np.linspace(-3, 3, 1001), 0).astype("float32")
+    known = kla.Expression(cls.starts_as).curve(x)
+    # Both round a few times in float32.
+    np.testing.assert_allclose(layer.curve(x), known, rtol=2e-6, atol=cls.start_error + 2e-6)
+
+
+@pytest.mark.tensorflow  # float64
+@every_activation
+def test_it_is_as_smooth_as_it_says(cls):
+    """Where a derivative is continuous, its steps between neighbours shrink with their distance."""
+    layer = built(cls, 8, shape=(None, 8), dtype="float64")
+
+    def steps(points):
+        """The largest step of the function and of its first two derivatives."""
+        x = np.linspace(-4, 4, points)
+        y, slope, curvature = values_and_derivatives(layer, np.repeat(x[:, np.newaxis], 8, axis=1))
+        return np.array([abs(np.diff(d, axis=0)).max() for d in (y, slope, curvature)])
+
+    coarse, fine = steps(2001), steps(2001 * 64)
+    for order in range(3):
+        if cls.smoothness >= order:
+            assert fine[order] < max(coarse[order] / 8, 1e-9), order
+
+
+def values_and_derivatives(layer, x):
+    y, (slope,) = gradients(layer, x)
+    _, (curvature,) = gradients(lambda t: gradient_of(layer, t), x)
+    return y, slope, curvature
+
+
+@every_activation
 def test_formula_names_every_group(cls):
     lines = built(cls, 2).formula().splitlines()
     assert [line.split(" = ")[0] for line in lines] == ["f0(x)", "f1(x)"]

@@ -44,6 +44,9 @@ def cluster():
         patch.setenv("RAY_TMPDIR", folder)
         # Ray's workers are nice, and would wait for the tests that run beside this one.
         patch.setenv("RAY_worker_niceness", "0")
+        # A node that answers late, on a busy machine, is not dead; one that is gone refuses at once.
+        patch.setenv("RAY_health_check_initial_delay_ms", "60000")
+        patch.setenv("RAY_health_check_timeout_ms", "120000")
         Path(folder, "ray").mkdir()  # Cluster takes for granted that it exists
         cluster = Cluster(initialize_head=True, head_node_args=NODE)
         try:
