@@ -92,8 +92,7 @@ def run(
         machines = [node for node in ray.nodes() if node["Alive"]]
         if gpus is None:
             gpus = min(1, max(node["Resources"].get("GPU", 0) for node in machines))
-        able = _able(machines, cpus, gpus)
-        _assert_ready(ray, able, check)
+        able = _ready(ray, _able(machines, cpus, gpus), check)
         print(f"Ray runs {len(jobs)} jobs on {', '.join(map(_name, able))}", flush=True)
         task = ray.remote(
             num_returns="streaming",
@@ -243,8 +242,11 @@ def _able(machines, cpus, gpus):
     return able
 
 
-def _assert_ready(ray, machines, check):
-    """Errors: a `UserError` that names each machine on which jobs would fail."""
+def _ready(ray, machines, check):
+    """The machines without those that the cluster has lost by now.
+
+    Errors: a `UserError` that names each machine on which jobs would fail.
+    """
     # A process that has read a data set ends, and its memory with it.
     look = ray.remote(num_cpus=0, max_calls=1)(_look)
     on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
@@ -255,16 +257,23 @@ def _assert_ready(ray, machines, check):
         )
         for node in machines
     ]
-    wrong = []
+    ready, wrong = [], []
     for node, task in zip(machines, tasks, strict=True):
         try:
             reason = ray.get(task)
         except ray.exceptions.RayError as error:
+            # The cluster counts a machine for some seconds after it has gone.
+            if node["NodeID"] not in {n["NodeID"] for n in ray.nodes() if n["Alive"]}:
+                continue
             reason = str(error)
         if reason:
             wrong.append(f"{_name(node)}: {reason}")
-    if wrong:
+        else:
+            ready.append(node)
+    if wrong or not ready:
+        wrong = wrong or ["All were lost while they were looked at."]
         raise UserError("\n".join(["Not every machine of the cluster can run the jobs.", *wrong]))
+    return ready
 
 
 def _look(versions, check):

@@ -44,9 +44,8 @@ def cluster():
         patch.setenv("RAY_TMPDIR", folder)
         # Ray's workers are nice, and would wait for the tests that run beside this one.
         patch.setenv("RAY_worker_niceness", "0")
-        # A node that answers late, on a busy machine, is not dead; one that is gone refuses at once.
-        patch.setenv("RAY_health_check_initial_delay_ms", "60000")
-        patch.setenv("RAY_health_check_timeout_ms", "120000")
+        # A node that answers late, on a busy machine, is not dead; one that has gone refuses.
+        patch.setenv("RAY_health_check_timeout_ms", "60000")
         Path(folder, "ray").mkdir()  # Cluster takes for granted that it exists
         cluster = Cluster(initialize_head=True, head_node_args=NODE)
         try:
@@ -146,6 +145,26 @@ def test_a_job_that_loses_its_machine_goes_on_on_another(
     if sys.platform == "linux":  # the process went with its node; a zombie has no command line
         command = Path(f"/proc/{first[0]}/cmdline")
         assert not command.exists() or not command.read_bytes()
+
+
+def test_a_machine_that_is_lost_while_it_is_looked_at_is_left_out(cluster, tmp_path, monkeypatch):
+    """A node that went without a word counts as alive until a check of its health fails."""
+    import ray
+
+    gone = cluster.add_node(**NODE)
+    nodes = ray_engine._able
+
+    def lose(machines, *needs):
+        cluster.remove_node(gone, allow_graceful=False)
+        able = nodes(machines, *needs)
+        assert gone.node_id in {node["NodeID"] for node in able}
+        return able
+
+    monkeypatch.setattr(ray_engine, "_able", lose)
+    good = job(tmp_path / "good", "-c", "print('done')")
+    assert run([good], cluster) == {"good": 0}
+    assert places(good)[0][0] == cluster.head_node.node_id[:8]
+    assert not ray.is_initialized()
 
 
 def test_a_job_that_fails_is_not_started_again(cluster, tmp_path):
