@@ -46,6 +46,7 @@ sanitize: .venv/ready ## Fuzz the C++ code for SECONDS=20 under sanitizers; thre
 
 bench: kernels .venv-jax/ready ## Measure speed and memory as ratios (TORCH_PYTHON: beside PyTorch)
 	@$(on_tensorflow) -m benchmarks.activations $(addprefix --torch_python=,$(TORCH_PYTHON))
+	@$(on_tensorflow) -m benchmarks.costs
 	@$(on_tensorflow) -m benchmarks.training_step
 	@$(on_jax) -m benchmarks.activations
 	@$(on_jax) -m benchmarks.training_step

@@ -62,24 +62,32 @@ def write(
     stem = f"{name}_{keras.backend.backend()}"
     for table, rows in found.items():
         if rows:
-            lines = io.StringIO()
-            writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
-            writer.writeheader()
-            for row in rows:  # four digits: what is behind them is noise
-                writer.writerow(
-                    {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
-                )
-            _write(Path(folder, f"{stem}_{table}.csv"), lines.getvalue())
-    versions = ", ".join(f"{package} {version}" for package, version in records.versions().items())
-    page = [f"# {name} on {keras.backend.backend()}", f"{versions}; {THREADS} threads.", about]
+            save(Path(folder, f"{stem}_{table}.csv"), comma_separated(rows))
+    page = [f"# {name} on {keras.backend.backend()}", f"{measured_with()}.", about]
     for heading, rows in sections.items():
         if rows:
             page += [f"## {heading}", markdown(rows, without)]
-    _write(Path(folder, f"{stem}.md"), "\n\n".join(part.strip() for part in page) + "\n")
+    save(Path(folder, f"{stem}.md"), "\n\n".join(part.strip() for part in page) + "\n")
     print(f"\nEverything is in {folder}")
 
 
-def _write(path, content):
+def comma_separated(rows: list[dict]) -> str:
+    lines = io.StringIO()
+    writer = csv.DictWriter(lines, rows[0], lineterminator="\n")
+    writer.writeheader()
+    for row in rows:  # four digits: what is behind them is noise
+        writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+    return lines.getvalue()
+
+
+def measured_with() -> str:
+    """The versions, and the threads."""
+    versions = ", ".join(f"{package} {version}" for package, version in records.versions().items())
+    return f"{versions}; {THREADS} threads"
+
+
+def save(path: Path, content: str) -> None:
+    """Writes a file that is there whole or not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
     beside.write_text(content)

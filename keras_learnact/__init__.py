@@ -19,6 +19,7 @@ from keras_learnact.export import export_saved_model as export_saved_model
 from keras_learnact.fitting import fit as fit
 from keras_learnact.layers import *  # noqa: F403 (its list of activations is the only one)
 from keras_learnact.plotting import plot as plot
+from keras_learnact.registry import activations as activations
 
 __version__ = "0.1.0"
 

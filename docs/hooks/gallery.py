@@ -1,12 +1,10 @@
-"""Makes the page "Gallery" while the site is built: every activation, at its start and trained.
+"""Makes the pages "Activations", a table, and "Gallery", each at its start and trained.
 
 It asks the package which activations there are, so a new one is on the page without being told.
 """
 
 import inspect
 import io
-import itertools
-import textwrap
 
 import keras
 import latex2mathml.converter
@@ -14,7 +12,7 @@ from mkdocs.structure.files import File
 from sklearn.datasets import load_digits
 
 import keras_learnact as kla
-from keras_learnact import plotting
+from keras_learnact import plotting, registry
 
 HEAD = """# Gallery
 
@@ -44,7 +42,17 @@ PICTURE = """![{name} before and after training](gallery/{name}.svg)
 """
 
 
+TABLE = """# Activations
+
+Every activation of the package, as `keras_learnact.activations()` gives it.
+
+<div class="activations" markdown="0">{table}</div>
+"""
+
+
 def on_files(files, config):
+    table = TABLE.format(table=kla.activations()._repr_html_())
+    files.append(File.generated(config, "activations.md", content=table))
     page = [HEAD.replace("[digits]({digits})", "[digits]")]
     for name in kla.layers.__all__:
         layer_class = getattr(kla, name)
@@ -57,26 +65,19 @@ def on_files(files, config):
             svg, learned = train(layer_class)
             files.append(File.generated(config, f"gallery/{name}.svg", content=svg))
             picture = PICTURE.format(name=name, learned=learned)
+        head, paragraphs = registry.formula_of(doc)
+        formula = "\n\n".join(filter(None, [head, *paragraphs]))
         page.append(
             ENTRY.format(
                 name=name,
                 summary=doc.split("\n\n")[0].replace("\n", " "),
                 anchor=f"keras_learnact.layers.{name}",
-                formula=formula_of(doc),
+                formula=formula,
                 picture=picture,
             )
         )
     files.append(File.generated(config, "gallery.md", content="".join(page)))
     return files
-
-
-def formula_of(doc):
-    """What a docstring says in the line "Formula…:" and in the indented paragraphs below it."""
-    _, _, after = doc.partition("\nFormula")
-    head, *paragraphs = after.split("\n\n")
-    indented = itertools.takewhile(lambda paragraph: paragraph.startswith("    "), paragraphs)
-    head = head.strip(":, \n")
-    return "\n\n".join([*([head] if head else []), textwrap.dedent("\n\n".join(indented))])
 
 
 def train(layer_class):
