@@ -39,7 +39,7 @@ class Subject(NamedTuple):
         arguments = dict(ARGUMENTS.get(self.name, {}))
         if self.sharing:
             arguments["sharing"] = int(self.sharing) if self.sharing.isdigit() else self.sharing
-        layer = activations.create(self.name, 2, **arguments)
+        layer = activations.create(self.name, **arguments)
         layer.build((None, CHANNELS))
         return layer
 

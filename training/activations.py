@@ -14,7 +14,7 @@ from training.config import UserError
 # Where the papers compare with another form than the default of the class.
 PAPERS_CHOICE = {
     "leaky_relu": {"negative_slope": 0.01},
-    "prelu": {"alpha_initializer": keras.initializers.Constant(0.25)},  # He et al., 2015
+    "prelu": {"sharing": "layer"},  # as the PAU paper counts its slopes
 }
 
 
@@ -24,19 +24,17 @@ def registry() -> dict:
     not_activations = {"get", "serialize", "deserialize"}
     return {
         **{n: f for n, f in functions if inspect.isfunction(f) and n not in not_activations},
-        # Of Keras' layers those that have parameters, or more choices than the function's name.
+        # Of Keras' layers one that has more choices than the function's name.
         "leaky_relu": keras.layers.LeakyReLU,
-        "prelu": keras.layers.PReLU,
         **{cls.__name__.lower(): cls for cls in vars(kla.layers).values() if _is_activation(cls)},
     }
 
 
-def create(name: str, rank: int, **arguments) -> keras.layers.Layer:
+def create(name: str, **arguments) -> keras.layers.Layer:
     """A new activation layer.
 
     Args:
         name: a name of `registry()`.
-        rank: the rank of its input, batch axis included.
         **arguments: of the layer's constructor.
 
     Errors: a `UserError` for an unknown name, or for arguments that the activation does not take.
@@ -48,9 +46,6 @@ def create(name: str, rank: int, **arguments) -> keras.layers.Layer:
         if arguments:
             raise UserError(f"{name} of Keras takes no arguments. Received: {arguments}")
         return keras.layers.Activation(name)
-    if name == "prelu":
-        # One slope for each layer, as the PAU paper counts it; Keras' default is one per element.
-        arguments = {"shared_axes": list(range(1, rank)), **arguments}
     try:
         return known[name](**{**PAPERS_CHOICE.get(name, {}), **arguments})
     except (TypeError, ValueError) as error:

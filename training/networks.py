@@ -29,23 +29,23 @@ class Unit:
     def __init__(self, name: str, **arguments):
         self.name = name
         self.arguments = arguments
-        self.pieces = getattr(self._new(2), "pieces", 1)
+        self.pieces = getattr(self._new(), "pieces", 1)
 
-    def _new(self, rank):
-        return activations.create(self.name, rank, **self.arguments)
+    def _new(self):
+        return activations.create(self.name, **self.arguments)
 
-    def alone(self, rank):
+    def alone(self):
         """A new layer for where no weight layer of its own comes before the activation."""
         if self.pieces > 1:
             raise UserError(
                 f"{self.name} needs a dense or convolution layer right before it, and this network "
                 "has an activation without one. Use another network, say vgg8 or mobilenet_v2."
             )
-        return self._new(rank)
+        return self._new()
 
     def dense(self, x, units):
         x = layers.Dense(units * self.pieces)(x)
-        return self._new(len(x.shape))(x)
+        return self._new()(x)
 
     def convolution(self, x, filters, size, normalized=False, **options):
         """Convolution, batch normalisation if wanted, activation."""
@@ -61,13 +61,13 @@ class Unit:
 
     def after_sum(self, x):
         """The activation after a residual sum. Maxout is in the branches, so the sum has none."""
-        return x if self.pieces > 1 else self._new(len(x.shape))(x)
+        return x if self.pieces > 1 else self._new()(x)
 
     def _normalize_and_activate(self, x, normalized):
         if not normalized:
-            return self._new(4)(x)
+            return self._new()(x)
         # The counts of parameters show that the paper did not double batch normalisation.
-        return normalize(self._new(4)(x)) if self.pieces > 1 else self._new(4)(normalize(x))
+        return normalize(self._new()(x)) if self.pieces > 1 else self._new()(normalize(x))
 
 
 def normalize(x):
@@ -243,7 +243,7 @@ def densenet121(x, classes, unit, growth=32):
     """DenseNet-121 (Huang et al., 2017) in the common CIFAR form: 3×3 stem, growth 32."""
 
     def convolution(x, filters, size):
-        x = unit.alone(4)(normalize(x))
+        x = unit.alone()(normalize(x))
         return layers.Conv2D(filters, size, padding="same", use_bias=False)(x)
 
     x = layers.Conv2D(2 * growth, 3, padding="same", use_bias=False)(x)
@@ -254,7 +254,7 @@ def densenet121(x, classes, unit, growth=32):
         for _ in range(count):
             y = convolution(convolution(x, 4 * growth, 1), growth, 3)
             x = layers.Concatenate()([y, x])
-    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(unit.alone(4)(normalize(x))))
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(unit.alone()(normalize(x))))
 
 
 def mobilenet_v2_imagenet(x, classes, unit):
@@ -265,7 +265,7 @@ def mobilenet_v2_imagenet(x, classes, unit):
 
     def replace(layer):
         if isinstance(layer, layers.ReLU):
-            return unit.alone(4)
+            return unit.alone()
         return layer.__class__.from_config(layer.get_config())
 
     return keras.models.clone_model(network, clone_function=replace)(x)

@@ -23,15 +23,7 @@ def build(config: Config, steps_per_epoch: int) -> optimizers.ActivationOptimize
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **common)
     else:
         raise UserError(f'The optimizer must be "adam" or "sgd". Received: {config.optimizer!r}')
-    return optimizers.ActivationOptimizer(
-        optimizer, config.activation_learning_rate, select=is_activation_parameter
-    )
-
-
-@keras.saving.register_keras_serializable("training")
-def is_activation_parameter(variable) -> bool:
-    """Also the slopes of Keras' PReLU, which does not know that it is a learnable activation."""
-    return optimizers.is_activation_parameter(variable) or variable.name == "alpha"
+    return optimizers.ActivationOptimizer(optimizer, config.activation_learning_rate)
 
 
 def schedule(config: Config, steps_per_epoch: int):

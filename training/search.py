@@ -157,7 +157,7 @@ def _assert_possible(config):
             f"dataset={config.dataset!r}, distribute={config.distribute!r}"
         )
     # Arguments that no formula takes would make every candidate fail.
-    activations.create("expression", 2, **{**config.activation_args, "formula": "x"})
+    activations.create("expression", **{**config.activation_args, "formula": "x"})
 
 
 # The evolution

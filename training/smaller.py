@@ -221,11 +221,6 @@ def _unchanged(layer, labels, before):
     return _Step(before)
 
 
-def _prelu(layer, labels, before):
-    channels_apart = layer.alpha.shape[-1] == len(before)
-    return _Step(before, {"alpha": {-1: before}} if channels_apart else {})
-
-
 def _learnable(layer, labels, before):
     if layer.sharing == "layer":
         return _Step(before)
@@ -263,7 +258,6 @@ _RULES = {
     layers.Dense: _dense,
     layers.Flatten: _flatten,
     layers.BatchNormalization: _normalization,
-    layers.PReLU: _prelu,
     kla.Maxout: _maxout,
     layers.Add: _sum,
     Add: _sum,  # `x + y` in a functional model

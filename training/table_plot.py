@@ -4,7 +4,6 @@ import inspect
 import math
 import statistics
 
-import keras
 import numpy as np
 from scipy.optimize import isotonic_regression
 
@@ -117,7 +116,7 @@ def figure_class():
 def learns(row: Row) -> bool:
     """Whether the activation of a row has anything that is trained."""
     kind = activations.registry().get(row.activation)
-    learnable = (kla.LearnableActivation, kla.Maxout, keras.layers.PReLU)
+    learnable = (kla.LearnableActivation, kla.Maxout)
     return inspect.isclass(kind) and issubclass(kind, learnable)
 
 

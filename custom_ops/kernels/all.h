@@ -48,6 +48,7 @@
   KERNEL(Srelu)                        \
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
+  KERNEL(Prelu)                        \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

@@ -10,6 +10,7 @@ from keras_learnact.layers.maxout import MaxoutConv2D as MaxoutConv2D
 from keras_learnact.layers.maxout import MaxoutDense as MaxoutDense
 from keras_learnact.layers.mixture import Mixture as Mixture
 from keras_learnact.layers.pau import PAU as PAU
+from keras_learnact.layers.prelu import PReLU as PReLU
 from keras_learnact.layers.rpau import RPAU as RPAU
 from keras_learnact.layers.rrelu import RReLU as RReLU
 from keras_learnact.layers.slaf import SLAF as SLAF

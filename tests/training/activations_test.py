@@ -12,7 +12,7 @@ X = np.array([[-2.0, 4.0]], "float32")
 
 
 def values(name, **arguments):
-    return np.asarray(activations.create(name, 2, **arguments)(X))
+    return np.asarray(activations.create(name, **arguments)(X))
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def values(name, **arguments):
     ).split(),
 )
 def test_every_activation_of_the_papers_has_its_name_and_runs(name):
-    layer = activations.create(name, 2)
+    layer = activations.create(name)
     assert np.all(np.isfinite(np.asarray(layer(X))))
 
 
@@ -47,14 +47,14 @@ def test_leaky_relu_has_the_papers_slope():
 
 
 def test_prelu_starts_at_a_quarter_and_has_one_slope_for_each_layer():
-    layer = activations.create("prelu", 4)
+    layer = activations.create("prelu")
     images = np.full((1, 3, 3, 2), -2.0, "float32")
     np.testing.assert_allclose(np.asarray(layer(images)), images / 4)
     assert layer.count_params() == 1
 
 
 def test_arguments_reach_the_layer():
-    layer = activations.create("pau", 2, sharing="channel")
+    layer = activations.create("pau", sharing="channel")
     layer(X)
     assert layer.groups == 2
 
@@ -70,9 +70,9 @@ def test_arguments_reach_the_layer():
 )
 def test_a_wrong_name_or_argument_is_an_error_that_says_so(name, arguments, message):
     with pytest.raises(UserError, match=message):
-        activations.create(name, 2, **arguments)
+        activations.create(name, **arguments)
 
 
 def test_every_activation_of_keras_has_its_own_name():
-    assert activations.create("swish", 2)(X) is not None
+    assert activations.create("swish")(X) is not None
     assert keras.activations.get("celu") is activations.registry()["celu"]

@@ -31,7 +31,7 @@ def test_a_preset_opens_with_its_claim_and_its_command(path):
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_preset_names_what_there_is(path):
     preset = config.load_preset(str(path), config.Config)
-    activations.create(preset.activation, 2, **preset.activation_args)
+    activations.create(preset.activation, **preset.activation_args)
     optimizers.build(preset, steps_per_epoch=10)
     if isinstance(preset, config.ImageConfig):
         assert preset.network in networks.NETWORKS

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_learnact import PAU
+from keras_learnact import PAU, PReLU
 from training import optimizers
 from training.config import ImageConfig, UserError
 
@@ -36,7 +36,7 @@ def trained_once(config, loss_scale=0.0):
     """A dense kernel of 1, a PReLU slope of 0.25 and PAU's numerator after one step."""
     inputs = keras.Input((1,))
     x = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="dense")(inputs)
-    x = keras.layers.PReLU(alpha_initializer=keras.initializers.Constant(0.25), name="prelu")(x)
+    x = PReLU(sharing="layer", name="prelu")(x)
     model = keras.Model(inputs, PAU(name="pau")(x))
     numerator = model.get_layer("pau").parameters()["numerator"]
     model.compile(optimizers.build(config, 10), lambda y, out: loss_scale * keras.ops.sum(out))

@@ -206,14 +206,14 @@ def dense_block(x, classes, unit):
     """A stage of DenseNet-121, shortened, and the narrowing between two stages."""
 
     def convolution(x, filters, size):
-        x = unit.alone(4)(networks.normalize(x))
+        x = unit.alone()(networks.normalize(x))
         return layers.Conv2D(filters, size, padding="same", use_bias=False)(x)
 
     x = layers.Conv2D(8, 3, padding="same", use_bias=False)(x)
     for _ in range(3):
         x = layers.Concatenate()([convolution(convolution(x, 16, 1), 4, 3), x])
     x = layers.AveragePooling2D(2)(convolution(x, 10, 1))
-    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(unit.alone(4)(x)))
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(unit.alone()(x)))
 
 
 SHORTENED = {f.__name__: f for f in (basic_blocks, bottlenecks, inverted_residuals, dense_block)}
@@ -223,7 +223,7 @@ SHORTENED = {f.__name__: f for f in (basic_blocks, bottlenecks, inverted_residua
     ("name", "shape", "activation", "arguments"),
     [
         ("lenet", (28, 28, 1), "maxout", {}),
-        ("cnn", (28, 28, 1), "prelu", {"shared_axes": [1, 2]}),
+        ("cnn", (28, 28, 1), "prelu", {"sharing": "channel"}),
         ("vgg8", COLOURED, "pau", {"sharing": "channel", "initial": "tanh"}),
         ("cnn", (28, 28, 1), "srelu", {"sharing": "unit"}),
         ("basic_blocks", COLOURED, "silu", {}),

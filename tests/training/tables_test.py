@@ -141,7 +141,7 @@ def test_the_recipes_are_the_papers():
 
 def test_rpau_has_more_noise_in_resnet101():
     noise = {
-        run.column.label: activations.create("rpau", 4, **run.config.activation_args).noise
+        run.column.label: activations.create("rpau", **run.config.activation_args).noise
         for run in TABLES["pau_table3"].runs()
         if run.row.label == "rpau"
     }
