@@ -85,6 +85,7 @@ MIXING = (
     keras.layers.Conv1D,
     keras.layers.Conv2D,
     keras.layers.Conv3D,
+    layers.GroupKANDense,
     layers.Maxout,
     layers.MaxoutDense,
     layers.MaxoutConv2D,

@@ -33,6 +33,7 @@ from scipy.special import expit
 DENOMINATORS = ("A", "B", "C", "N")
 EPSILON = 0.1  # of version C
 LEAKY = r"leaky_relu_(-?\d*\.?\d+(?:e-?\d+)?)"  # the name of a leaky ReLU of any slope
+ALIASES = {"silu": "swish", "identity": "linear"}
 WEIGHTS = {"uniform": np.ones_like, "normal": lambda x: np.exp(-(x**2) / 2)}
 
 # No |b_k| R^k is above it, where R is the largest |x| of the interval: best fits of functions with
@@ -221,8 +222,8 @@ def fit(
 
     Args:
         function: the name of a Keras activation or of `TABLE_6` (the table's names rule:
-            `"leaky_relu"` has the paper's slope 0.01, not Keras' 0.2), `"leaky_relu_<slope>"`, or
-            an element-wise callable on NumPy arrays or Keras tensors.
+            `"leaky_relu"` has the paper's slope 0.01, not Keras' 0.2), `"leaky_relu_<slope>"`,
+            `"identity"`, or an element-wise callable on NumPy arrays or Keras tensors.
         degrees: `(m, n)`.
         denominator: the version, `"A"`, `"B"`, `"C"` or `"N"`.
         interval: `(low, high)`.
@@ -279,8 +280,8 @@ def fit(
 
 def _canonical(name):
     """One spelling for each function: "silu" is "swish", "leaky_relu_0.20" "leaky_relu_0.2"."""
-    if name == "silu":
-        return "swish"
+    if name in ALIASES:
+        return ALIASES[name]
     leaky = re.fullmatch(LEAKY, name)
     if leaky:
         slope = float(leaky[1])

@@ -71,6 +71,7 @@ from keras.src.ops import nn, numpy
 from keras_learnact import bounds as activation_bounds
 from keras_learnact import expressions, intervals
 from keras_learnact.layers import (
+    GroupKANDense,
     LearnableActivation,
     Maxout,
     MaxoutConv2D,
@@ -1466,6 +1467,10 @@ def _linear_maxout(layer, value):
     return _read(layer.maxout, _read(layer.linear, value))
 
 
+def _group_kan_dense(layer, value):
+    return _read(layer.linear, _read(layer.rational, value))
+
+
 def _softmax(layer, value):
     if not isinstance(layer.axis, int):
         raise ValueError(
@@ -1515,6 +1520,7 @@ _RULES = {
     keras.layers.DepthwiseConv2D: _depthwise,
     keras.layers.SeparableConv1D: _separable,
     keras.layers.SeparableConv2D: _separable,
+    GroupKANDense: _group_kan_dense,
     Maxout: _maxout,
     MaxoutDense: _linear_maxout,
     MaxoutConv2D: _linear_maxout,

@@ -49,7 +49,7 @@ def exported_layers():
     import keras_learnact as kla
 
     of_images = {"MaxoutConv2D"}
-    arguments = {"MaxoutDense": (3,)}
+    arguments = {"MaxoutDense": (3,), "GroupKANDense": (3,)}
     return [
         cls(*arguments.get(name, ()), name=name)
         for name, cls in vars(kla.layers).items()

@@ -228,7 +228,8 @@ def _learnable(layer, labels, before):
         raise _refusal(layer, f'has sharing={layer.sharing}: use "layer", "channel" or "unit"')
     _assert_last(layer, layer.axis)
     of_groups = np.tile(before, layer.groups // len(before))  # "unit": one for each place, too
-    return _Step(before, {p.name: {0: of_groups} for p in layer.parameter_list()})
+    own = [p.name for p in layer.parameter_list() if not p.shared]
+    return _Step(before, {name: {0: of_groups} for name in own})
 
 
 def _maxout(layer, labels, before):

@@ -5,6 +5,7 @@ from keras_learnact.layers.base import LearnableActivation as LearnableActivatio
 from keras_learnact.layers.base import Parameter as Parameter
 from keras_learnact.layers.deu import DEU as DEU
 from keras_learnact.layers.expression import Expression as Expression
+from keras_learnact.layers.group_kan import GroupKANDense as GroupKANDense
 from keras_learnact.layers.maxout import Maxout as Maxout
 from keras_learnact.layers.maxout import MaxoutConv2D as MaxoutConv2D
 from keras_learnact.layers.maxout import MaxoutDense as MaxoutDense

@@ -23,9 +23,10 @@ class Parameter(NamedTuple):
         name: attribute and weight name, the letter or word of the paper.
         count: how many numbers each group has.
         initial: where they start: `count` numbers, the same for every group, or a Keras
-            initializer (called with the shape `[groups, count]`).
+            initializer (called with the shape of the weight, `[groups, count]`).
         regularizer: optional Keras regularizer.
         constraint: optional Keras constraint.
+        shared: whether all groups share these numbers: then the weight is `[1, count]`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Parameter(NamedTuple):
     initial: object
     regularizer: object = None
     constraint: object = None
+    shared: bool = False
 
 
 class _BuiltWithoutShape(type(keras.layers.Layer)):
@@ -235,12 +237,15 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         return self._why_not(False) or self._why_not(True)
 
     def parameters(self):
-        """The current parameters: a dict from name to a NumPy array `[groups, count]`."""
+        """The current parameters: a dict from name to a NumPy array `[groups, count]`.
+
+        Also of a parameter that all groups share, whose weight is `[1, count]`.
+        """
         self._assert_built("parameters()")
         values = {}
         for p in self.parameter_list():
             value = ops.convert_to_numpy(ops.cast(getattr(self, p.name), self._math_dtype))
-            values[p.name] = np.array(value)
+            values[p.name] = np.array(np.broadcast_to(value, (self.groups, p.count)))
         return values
 
     def curve(self, x, parameters=None):
@@ -522,7 +527,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         self.groups = math.prod(shape) // repeats
         for p in self.parameter_list():
             weight = self.add_weight(
-                shape=(self.groups, p.count),
+                shape=(1 if p.shared else self.groups, p.count),
                 initializer=_initializer(p.initial),
                 regularizer=p.regularizer,
                 constraint=p.constraint,
@@ -564,17 +569,19 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         return kernels.why_not(self.kernel(training), self.compute_dtype, count)
 
     def _values(self):
-        """Every weight `[groups, count]` as the formula and the kernel see it."""
-        dtype = self._math_dtype
-        weights = {p.name: getattr(self, p.name) for p in self.parameter_list()}
-        # Without a cast that changes nothing: in eager mode it would take as long as the kernel.
-        return {
-            name: weight.value if weight.dtype == dtype else ops.cast(weight, dtype)
-            for name, weight in weights.items()
-        }
+        """Every parameter `[groups, count]` as the formula and the kernel see it."""
+        values = {}
+        for p in self.parameter_list():
+            weight = getattr(self, p.name)
+            # No cast that changes nothing: in eager mode it would take as long as the kernel.
+            same = weight.dtype == self._math_dtype
+            value = weight.value if same else ops.cast(weight, self._math_dtype)
+            repeated = p.shared and self.groups > 1
+            values[p.name] = ops.broadcast_to(value, (self.groups, p.count)) if repeated else value
+        return values
 
     def _columns(self, shape, repeats):
-        """Every weight as `[count, *shape]`; a group's number is repeated for its channels."""
+        """Every parameter as `[count, *shape]`; a group's number is repeated for its channels."""
         columns = {}
         for name, value in self._values().items():
             weight = ops.transpose(value)

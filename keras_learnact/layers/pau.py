@@ -52,20 +52,26 @@ class PAU(LearnableActivation):
             `(numerator, denominator)` themselves.
         sharing: see `LearnableActivation`.
         axis: see `LearnableActivation`.
+        shared_numerator: whether all groups have one numerator, and each a denominator of its own:
+            with `sharing=8` the group rational of Yang and Wang. The gradient of the numerator is
+            the sum of those of the groups.
         numerator_regularizer, denominator_regularizer: optional Keras regularizers.
         numerator_constraint, denominator_constraint: optional Keras constraints.
 
-    Weights: `numerator` [groups, m + 1] and `denominator` [groups, n] (n + 1 for "C").
+    Weights: `numerator` [groups, m + 1], or [1, m + 1] if it is shared, and `denominator`
+    [groups, n] (n + 1 for "C").
 
     Raises:
         ValueError: at construction for negative or non-integer degrees, an unknown denominator
-            or `initial`, or coefficients of another number than the degrees ask for.
+            or `initial`, coefficients of another number than the degrees ask for, or a
+            `shared_numerator` that is neither True nor False.
 
     Example:
 
     >>> model = keras.Sequential([keras.layers.Dense(64), PAU(), keras.layers.Dense(10)])
 
     Reference: Molina, Schramowski, Kersting: Padé Activation Units, ICLR 2020, Eqs. 1-2, Table 6.
+    The group rational: Yang, Wang: Kolmogorov–Arnold Transformer, ICLR 2025.
     """
 
     starts_as = "max(x, 0.01 * x)"
@@ -78,6 +84,7 @@ class PAU(LearnableActivation):
         initial="leaky_relu",
         sharing="layer",
         axis=-1,
+        shared_numerator=False,
         numerator_regularizer=None,
         denominator_regularizer=None,
         numerator_constraint=None,
@@ -85,6 +92,12 @@ class PAU(LearnableActivation):
         **kwargs,
     ):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
+        if not isinstance(shared_numerator, bool):
+            raise ValueError(
+                f"{type(self).__name__}: `shared_numerator` must be True or False. "
+                f"Received: shared_numerator={shared_numerator!r}"
+            )
+        self.shared_numerator = shared_numerator
         self.degrees = standardized(degrees)
         self.version = denominator
         self.initial = standardized(initial)
@@ -103,6 +116,7 @@ class PAU(LearnableActivation):
                 numerator,
                 self.numerator_regularizer,
                 self.numerator_constraint,
+                self.shared_numerator,
             ),
             Parameter(
                 "denominator",
@@ -149,6 +163,7 @@ class PAU(LearnableActivation):
             "degrees": self.degrees,
             "denominator": self.version,
             "initial": serialize(self.initial),
+            "shared_numerator": self.shared_numerator,
             "numerator_regularizer": keras.regularizers.serialize(self.numerator_regularizer),
             "denominator_regularizer": keras.regularizers.serialize(self.denominator_regularizer),
             "numerator_constraint": keras.constraints.serialize(self.numerator_constraint),
