@@ -16,6 +16,7 @@ import keras
 import keras_learnact as kla
 from benchmarks import activations, tables
 from benchmarks.command_line import field, start
+from training.activations import registry
 
 COSTS = Path(kla.__file__).with_name("costs.csv")
 # Keras leaves XLA off on a processor where it may choose, and JAX has nothing else.
@@ -48,7 +49,8 @@ def run(config: Config) -> list[dict]:
                 results=folder,
             )
         )["time"]
-    names = {name.lower(): name for name in kla.layers.__all__}
+    own = {value: name for name, value in vars(kla.layers).items()}
+    names = {name: own[value] for name, value in registry().items() if value in own}
     costs = {}
     for row in rows:
         if row["activation"] in names:

@@ -1,7 +1,8 @@
 """Every activation by name: those of keras_learnact and those of Keras, from one registry.
 
 The names are derived, so a new layer needs no entry here: `SReLU` is "srelu", `relu6` of
-`keras.activations` is "relu6".
+`keras.activations` is "relu6". "swish" is what the papers compare with, the function of Keras, and
+our `Swish`, whose slope is learned, is "learned_swish".
 """
 
 import inspect
@@ -22,12 +23,13 @@ def registry() -> dict:
     """Every name with what it stands for: a layer class, or a function of Keras."""
     functions = vars(keras.activations).items()
     not_activations = {"get", "serialize", "deserialize"}
-    return {
+    of_keras = {
         **{n: f for n, f in functions if inspect.isfunction(f) and n not in not_activations},
         # Of Keras' layers one that has more choices than the function's name.
         "leaky_relu": keras.layers.LeakyReLU,
-        **{cls.__name__.lower(): cls for cls in vars(kla.layers).values() if _is_activation(cls)},
     }
+    ours = {cls.__name__.lower(): cls for cls in vars(kla.layers).values() if _is_activation(cls)}
+    return of_keras | {f"learned_{n}" if n in of_keras else n: c for n, c in ours.items()}
 
 
 def create(name: str, **arguments) -> keras.layers.Layer:

@@ -10,11 +10,12 @@ The same command again goes on where it was killed, and says so when it has fini
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from training import datasets, distribution, feeding, imagenet, loop, networks, optimizers, records
 from training.augmentation import augmentation
 from training.command_line import from_flags, start
-from training.config import ImageConfig
+from training.config import ImageConfig, UserError
 
 
 def new_network(config: ImageConfig, images) -> keras.Model:
@@ -36,7 +37,8 @@ def train(config: ImageConfig, workdir: str, start_with=new_network) -> dict:
 
     Returns:
         The metrics of result.json: `best_accuracy` with its epoch, `final_accuracy`, of 100 or more
-        classes `final_top5_accuracy`, `diverged`, `parameters`, `seconds_per_epoch`.
+        classes `final_top5_accuracy`, `diverged`, `parameters`, `seconds_per_epoch`; with an
+        `imbalance` also those of `accuracy_by_frequency`.
 
     Errors: a `UserError` for an unknown name or a workdir of another run; a
     `datasets.MissingDataset` that says how to get it.
@@ -65,6 +67,8 @@ def _train(config, workdir, start_with):
 
 def data(config: ImageConfig):
     """The facts of the images, and the feed that brings them to the network."""
+    if config.dataset == "imagenet2012" and config.imbalance != 1:
+        raise UserError("ImageNet is read as it is: use --imbalance=1, or another data set.")
     load = imagenet.load if config.dataset == "imagenet2012" else _load_arrays
     try:
         return load(config)
@@ -80,7 +84,7 @@ def _load_arrays(config):
 
 
 def _arrays(config, images):
-    images = images.first(config.examples)
+    images = images.long_tailed(config.imbalance).first(config.examples)
     return images, feeding.ArrayFeed(images.train, images.test, config.batch_size, config.seed)
 
 
@@ -119,10 +123,35 @@ def finish(
 ) -> dict:
     """Writes the model and result.json, with these facts in it; returns its metrics."""
     metrics = _metrics(progress, model)
+    if config.imbalance != 1:
+        metrics.update(accuracy_by_frequency(model, images))
     if not progress.diverged:
         records.write_model(workdir, config, model)
     records.write_result(workdir, config, model, metrics=metrics, dataset=images.source, **facts)
     return metrics
+
+
+def accuracy_by_frequency(model: keras.Model, images) -> dict:
+    """The accuracy on the test images of frequent, of less frequent and of rare classes.
+
+    The third of the classes with the most training images is "many", that with the fewest "few",
+    what is between "medium": of ten classes three, four and three. (Liu et al., 2019, have more
+    than 100 images, 20 to 100, and fewer, for sets with hundreds of classes.)
+
+    Args:
+        model: it takes pixels and returns logits.
+        images: `training.datasets.Images`.
+    """
+    frequencies = np.bincount(images.train[1], minlength=images.classes)
+    order = np.argsort(-frequencies, kind="stable")
+    third = images.classes // 3
+    inputs, labels = images.test
+    right = model.predict(inputs, batch_size=256, verbose=0).argmax(axis=1) == labels
+    shots = {"many": order[:third], "medium": order[third:-third], "few": order[-third:]}
+    return {
+        f"{name}_accuracy": float(right[np.isin(labels, classes)].mean())
+        for name, classes in shots.items()
+    }
 
 
 def _metrics(progress, model):

@@ -167,6 +167,22 @@ def resnet18(x, classes, unit):
     return _resnet(x, classes, unit, _basic_block, (2, 2, 2, 2))
 
 
+def resnet32(x, classes, unit):
+    """ResNet-32 of He et al., 2016, for CIFAR: three stages of five blocks of 16 to 64 filters."""
+    x = unit.convolution(x, 16, 3, **_residual(unit))
+    for filters in (16, 32, 64):
+        for _ in range(5):
+            strides = 1 if x.shape[-1] == filters else 2
+            y = unit.convolution(x, filters, 3, strides=strides, **_residual(unit))
+            y = normalize(layers.Conv2D(filters, 3, padding="same", use_bias=False)(y))
+            if strides == 2:  # every second pixel, and zeros for the channels that are new
+                new = (filters - x.shape[-1]) // 2
+                x = layers.MaxPooling2D(1, strides)(x)
+                x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (new, new)))
+            x = unit.after_sum(y + x)
+    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
+
+
 def resnet101(x, classes, unit):
     """ResNet-101 (He et al., 2016) in the common CIFAR form: 3×3 stem, no pooling after it."""
     return _resnet(x, classes, unit, _bottleneck, (3, 4, 23, 3))
@@ -283,6 +299,7 @@ NETWORKS = {
     "mlp": Network(mlp, 28, scalable=True),
     "cnn": Network(cnn, 28, scalable=True),
     "resnet18": Network(resnet18, 32),
+    "resnet32": Network(resnet32, 32),
     "resnet101": Network(resnet101, 32),
     "mobilenet_v2": Network(mobilenet_v2, 32),
     "densenet121": Network(densenet121, 32),

@@ -69,3 +69,16 @@ DEU_CIFAR10 = {
     "epochs": 164,
     "batch_size": 128,
 }
+
+# Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024; the command of their
+# program for CIFAR-100-LT, which also has three epochs of warm-up, AutoAugment, mixup and a cosine
+# classifier.
+APA_CIFAR_LT = {
+    "optimizer": "sgd",
+    "learning_rate": 0.2,
+    "momentum": 0.9,  # ○ the default of the framework's reference program
+    "schedule": "cosine",
+    "weight_decay": 1e-3,
+    "epochs": 500,
+    "batch_size": 512,
+}

@@ -106,7 +106,8 @@ class Table:
         rows: the activations; every experiment is run with each, but for its `without`.
         seeds: every run is repeated with each.
         metric: the name of a metric in result.json.
-        unit: of the metric; "%" shows a fraction in percent.
+        further: names of other metrics of the same unit, of which the results show the mean.
+        unit: of the metrics; "%" shows a fraction in percent.
         larger_is_better: whether the largest value wins.
         against: "epochs" draws the test accuracy of each epoch; "parameters" draws the metric over
             the number of parameters, all columns in one picture.
@@ -123,6 +124,7 @@ class Table:
     rows: tuple[Row, ...]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     metric: str = "final_accuracy"
+    further: tuple[str, ...] = ()
     unit: str = "%"
     larger_is_better: bool = True
     against: str = "epochs"

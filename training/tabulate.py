@@ -3,6 +3,7 @@
 The same outcomes give the same text, byte for byte.
 """
 
+import statistics
 from pathlib import Path
 
 from keras_learnact.files import written
@@ -154,10 +155,23 @@ def _result_columns(table, found, column: Column):
             texts[row].append(f"**{best}**" if best == first_best else best)
     if several:
         titles.append("best")
+    for metric in table.further:
+        titles.append(_words(metric))
+        for row, cell in here.items():
+            texts[row].append(_further(table, metric, cell, digits))
     if column.paper:
         titles.append("published")
         texts = {row: [*text, column.paper.get(row, "")] for row, text in texts.items()}
     return titles, texts
+
+
+def _further(table, metric, cell, digits):
+    """The mean of another metric over the runs that did not diverge."""
+    if cell is None or not cell.scores:
+        return NOT_RUN if cell is None else ""
+    factor = 100 if table.unit == "%" else 1
+    values = [run.metrics[metric] for run in cell.runs if run.seed in cell.scores]
+    return f"{factor * statistics.fmean(values):.{digits}f}"
 
 
 def _legend(table, found):

@@ -49,6 +49,7 @@
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
   KERNEL(Prelu)                        \
+  KERNEL(SmoothMaximum)                \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

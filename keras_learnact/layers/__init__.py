@@ -1,5 +1,7 @@
 """Every activation of the package, one line each: the only list."""
 
+from keras_learnact.layers.acon import ACONC as ACONC
+from keras_learnact.layers.acon import Swish as Swish
 from keras_learnact.layers.apl import APL as APL
 from keras_learnact.layers.base import LearnableActivation as LearnableActivation
 from keras_learnact.layers.base import Parameter as Parameter
@@ -15,6 +17,7 @@ from keras_learnact.layers.prelu import PReLU as PReLU
 from keras_learnact.layers.rpau import RPAU as RPAU
 from keras_learnact.layers.rrelu import RReLU as RReLU
 from keras_learnact.layers.slaf import SLAF as SLAF
+from keras_learnact.layers.smu import SMU as SMU
 from keras_learnact.layers.srelu import SReLU as SReLU
 
 __all__ = [name for name, value in list(globals().items()) if isinstance(value, type)]

@@ -76,6 +76,10 @@ def special_configs():
     yield Config("RandomizedRational", (6, ord("N"), kernels.bits(0.5)), 10, SMALL, positive=True)
     for hinges in (1, 2, 3, 5, 32):
         yield Config("Apl", (hinges,), 2 * hinges)
+    # The normal gate with lines that are learned, which no layer has, and other lines.
+    yield Config("SmoothMaximum", (1,), 3)
+    for gate, p1, p2 in ((0, -2.0, 3.0), (1, 1.0, 0.0), (1, 1.0, 1.0)):
+        yield Config("SmoothMaximum", (gate, kernels.bits(p1), kernels.bits(p2)), 1)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
@@ -360,7 +364,7 @@ def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):
 
 
 @pytest.mark.parametrize("scale", [1e15, 1e30])
-@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture"])
+@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "SmoothMaximum"])
 def test_parameters_whose_products_overflow(name, scale):
     # The sum of such products, and the derivatives, may still be numbers.
     for config in CONFIGS:
@@ -492,6 +496,9 @@ def test_layers_run_their_kernel_whatever_the_sharing_and_the_dtype(sharing, dty
         kla.APL(1, **common),
         kla.APL(32, **common),
         kla.SReLU(**common),
+        kla.Swish(**common),
+        kla.ACONC(**common),
+        kla.SMU(alpha=0.5, **common),
         kla.Mixture(FUNCTIONS, **common),
         kla.Mixture(("swish", "hard_swish", keras.activations.tanh), **common),
         kla.Maxout(3, dtype=dtype),

@@ -177,3 +177,40 @@ def test_generated_images_have_the_shape_of_what_is_missing_and_say_so():
     assert images.train[0].shape == images.test[0].shape == (5, 32, 32, 3)
     assert (images.classes, images.augmentation) == (10, "crop_and_flip")
     assert images.source == "generated noise, not cifar10"
+
+
+def images_of(counts):
+    """One-pixel images, numbered, whose classes come in turn while they last."""
+    labels = [c for i in range(max(counts)) for c, count in enumerate(counts) if i < count]
+    pixels = np.arange(len(labels), dtype="uint8").reshape(-1, 1, 1, 1)
+    arrays = (pixels, np.array(labels, "int32"))
+    return datasets.Images(arrays, arrays, len(counts), (0.5,), (0.5,), "none", "numbered")
+
+
+def test_cifar10_lt_has_the_numbers_of_images_that_everybody_has():
+    labels = np.repeat(np.arange(10, dtype="int32"), 5000)
+    images = datasets.Images(
+        (labels.reshape(-1, 1, 1, 1), labels), (labels, labels), 10, (), (), "none", "counted"
+    )
+    counts = np.bincount(images.long_tailed(100).train[1]).tolist()
+    assert counts == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    assert np.bincount(images.long_tailed(10).train[1])[-1] == 500
+
+
+def test_a_long_tail_keeps_the_first_of_each_class_in_order_and_the_whole_test_set():
+    images = images_of((5, 4, 4))
+    tailed = images.long_tailed(4.0)  # of 4 images 4, 2 and 1
+    np.testing.assert_array_equal(tailed.train[1], [0, 1, 2, 0, 1, 0, 0])
+    np.testing.assert_array_equal(tailed.train[0].ravel(), [0, 1, 2, 3, 4, 6, 9])
+    assert tailed.test is images.test and images.long_tailed(1.0) is images
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.0, -1.0, float("inf"), float("nan")])
+def test_an_imbalance_below_one_is_an_error(factor):
+    with pytest.raises(UserError, match=f"number >= 1. Received: imbalance={factor}"):
+        images_of((2, 2)).long_tailed(factor)
+
+
+def test_an_imbalance_that_leaves_a_class_without_images_is_an_error():
+    with pytest.raises(UserError, match="no image of the last of 3 classes: there are 4 of the ra"):
+        images_of((5, 4, 4)).long_tailed(5.0)

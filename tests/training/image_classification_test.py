@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -13,7 +14,7 @@ from keras_learnact import RPAU, SReLU
 from keras_learnact.history import as_history
 from training import feeding
 from training.config import ImageConfig, UserError, quick
-from training.image_classification import train
+from training.image_classification import accuracy_by_frequency, data, train
 
 # 4 batches in an epoch. Every kind of random generator is in use. Few coefficients, so that the
 # noise of RPAU compiles quickly.
@@ -227,3 +228,38 @@ def test_a_run_can_be_started_and_read_as_a_program(tmp_path):
     wrong = subprocess.run([*command, "--seed=1"], capture_output=True, text=True)
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     assert "belongs to another run: seed=0 there and 1 here" in wrong.stderr
+
+
+def test_an_imbalanced_run_tells_frequent_from_rare_classes(tmp_path):
+    config = dataclasses.replace(FIXED, imbalance=10.0, examples=None, epochs=2)
+    metrics = train(config, tmp_path)
+    # The digits have 139 training images of the rarest class, so 139 of the first and 13 of the
+    # last; the test set has 35 to 37 of each class. Three, four and three classes make the whole.
+    images, _ = data(config)
+    counts = np.bincount(images.train[1])
+    assert (counts[0], counts[-1]) == (139, 13) and (np.diff(counts) < 0).all()
+    tests = np.bincount(images.test[1])
+    shares = [tests[:3].sum(), tests[3:7].sum(), tests[7:].sum()] / tests.sum()
+    shots = [metrics[f"{name}_accuracy"] for name in ("many", "medium", "few")]
+    assert metrics["final_accuracy"] == pytest.approx(np.dot(shares, shots), abs=1e-6)
+    assert shots[0] > shots[2]
+
+
+def test_accuracy_by_frequency_goes_by_the_numbers_of_training_images():
+    # Classes 1, 2 and 0 by frequency; the model is right for class 1 only.
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Rescaling(0, [0.0, 1.0, 0.0])(inputs))
+    labels = np.array([0, 1, 2, 1], "int32")
+    images = types.SimpleNamespace(
+        classes=3, train=(None, np.repeat([0, 1, 2], [1, 5, 2])), test=(np.zeros((4, 1)), labels)
+    )
+    assert accuracy_by_frequency(model, images) == {
+        "many_accuracy": 1.0,
+        "medium_accuracy": 0.0,
+        "few_accuracy": 0.0,
+    }
+
+
+def test_imagenet_has_no_imbalance():
+    with pytest.raises(UserError, match="use --imbalance=1"):
+        data(dataclasses.replace(FIXED, dataset="imagenet2012", imbalance=10.0))

@@ -55,6 +55,9 @@ def count(name, shape, activation, **arguments):
         ("mlp", GREY, "deu", 1_333_770 + 5 * (1024 + 512)),
         # Not in a paper: 32 * (9 + 1), 16 * (9 * 32 + 1), 14 * 14 * 16 * 10 + 10.
         ("cnn", GREY, "relu", 320 + 4_624 + 31_370),
+        # He et al. say 0.46 million.
+        ("resnet32", COLOURED, "relu", 464_154),
+        ("resnet32", COLOURED, "pau", 464_154 + 310),  # 31 activations of 10
         # Not in a paper: what the common CIFAR form is known to have.
         ("resnet18", COLOURED, "relu", 11_173_962),
         ("resnet18", COLOURED, "pau", 11_173_962 + 170),

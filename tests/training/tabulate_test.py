@@ -300,3 +300,19 @@ def test_a_failure_leaves_the_files_that_were_there(tmp_path):
     with pytest.raises(ValueError, match="two outcomes"):
         tabulate.write(TABLE, "two", outcomes() + outcomes(), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_further_metrics_show_their_mean_over_the_runs_that_did_not_diverge():
+    def of_class(run, few):
+        return dataclasses.replace(run, metrics={**run.metrics, "few_accuracy": few})
+
+    table = dataclasses.replace(TABLE, columns=TABLE.columns[:1], further=("few_accuracy",))
+    found = [
+        of_class(outcome("A", "relu", seed, 0.8 + seed / 100, diverged=seed == 2), few)
+        for seed, few in enumerate((0.1, 0.2, 0.9))
+    ]
+    lines = text_of(found, table).splitlines()
+    assert "| activation | A | best | few accuracy | published |" in lines
+    (line,) = (line for line in lines if line.startswith("| relu | 80.50"))
+    assert line.endswith("| 15.00 |  |")
+    assert "| pau | – | – | – | 88.5 |" in lines
