@@ -71,10 +71,6 @@ _FORMATS = {
 _MOST_CELLS = 1024  # bisected at once; where f oscillates longer than that, its envelope must do
 
 
-# Beyond it the formula of a rational function loses more than its digits.
-_LARGEST = 2**40
-
-
 class Extremum(NamedTuple):
     """Where a function turns.
 
@@ -240,15 +236,7 @@ def _shape(layer, group, what):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
                 changed.append(node({**values, name: moved}))
-    shape = Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
-    most = max((abs(number) for numbers in values.values() for number in numbers), default=0)
-    if most > _LARGEST and any(f and f.exact[1].degree() > 0 for f in shape.fractions):
-        raise ValueError(
-            f"{_name(layer)}: {what} of a rational function knows how the layer rounds for "
-            f"coefficients up to {_LARGEST:.1e}. Received: one of {float(most):.3g} in group "
-            f"{group}."
-        )
-    return shape
+    return Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
 
 
 # Rational parts, exactly.

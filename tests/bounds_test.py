@@ -149,7 +149,7 @@ def test_no_value_of_float64_leaves_the_bounds(cls):
 
 
 coefficients = st.one_of(
-    st.floats(-8, 8, width=32), st.floats(-(2.0**40), 2.0**40, width=32), st.just(0.0)
+    st.floats(-8, 8, width=32), st.floats(-MAX, MAX, width=32), st.just(0.0)
 )
 
 
@@ -164,12 +164,6 @@ def test_no_value_leaves_the_bounds_whatever_the_coefficients(data):
         numbers = data.draw(st.lists(coefficients, min_size=size, max_size=size))
         getattr(layer, name).assign(np.reshape(numbers, value.shape))
     check(layer, count=100)
-
-
-def test_coefficients_for_which_the_formula_loses_digits_are_refused():
-    layer = PAU(degrees=(3, 2), initial=((0, 1, 0, 0), (0, 5.3e36)))
-    with pytest.raises(ValueError, match="coefficients up to 1.1e.12. Received: one of 5.3e.36"):
-        layer.range(-1, 1)
 
 
 def test_at_infinity_the_sign_is_that_of_the_largest_number():

@@ -217,12 +217,15 @@ def rational(x, numerator, denominator, version):
     p_exponent = _largest_exponent(numerator, a, term_exponents, top, q_exponent)
 
     def scaled(coefficients, first, scale):
-        # A power reaches its bound only if its coefficient is 0: then the term vanishes and its
-        # gradient, which no number of this dtype can hold, saturates.
-        return [
-            c * power_of_two(ops.minimum(k - scale, top), dtype)
-            for c, k in zip(coefficients, power_exponents[first:], strict=False)
-        ]
+        # A large coefficient lends its exponent to the power, which would underflow before the
+        # term does. A power reaches its bound only if its coefficient is 0: then the term vanishes
+        # and its gradient, which no number of this dtype can hold, saturates.
+        terms = []
+        for c, k in zip(coefficients, power_exponents[first:], strict=False):
+            own = ops.clip(exponent(c), 0, top - 1)
+            up = power_of_two(ops.minimum(k - scale + own, top), dtype)
+            terms.append(c * power_of_two(-own, dtype) * up)
+        return terms
 
     p = _horner(scaled(a, 0, p_exponent), r)  # P 2^-p_exponent
     # Q 2^-q_exponent; its 1 stays a normal number, so that q > 0 for A, B and C.
@@ -349,8 +352,9 @@ def _largest_exponent(values, coefficients, exponents, top, at_least):
 
 
 def _exponent_of_coefficient(c, top):
-    # Not less: what a tiny coefficient is multiplied with must be a number too.
-    return ops.where(c == 0, -4 * top, ops.maximum(exponent(c), HEADROOM - top))
+    # Not less: what a tiny coefficient is multiplied with must be a number too. But no power of x
+    # makes a term of a zero.
+    return ops.where(c == 0, -(2**20), ops.maximum(exponent(c), HEADROOM - top))
 
 
 def _signed_infinity(y):

@@ -109,6 +109,24 @@ def test_values_equal_exact_fractions_everywhere(version, a, b, x):
     assert abs(Fraction(float(y)) - exact) <= bound
 
 
+def test_terms_of_the_largest_coefficients_are_not_lost():
+    # P = -1.2e54 and Q = 1.1e71, whose exponents are further apart than float32's.
+    start = (2.6e38, 5.7e37, 0.33, -5), (-8.5e37, -2.4e38)
+    x = -2.1e16
+    exact = (2.6e38 + 5.7e37 * x + 0.33 * x**2 - 5 * x**3) / (8.5e37 * abs(x) + 2.4e38 * x**2)
+    (y,) = PAU((3, 2), initial=start).curve([x])
+    np.testing.assert_allclose(y, [exact], rtol=1e-6)
+
+
+def test_leading_zeros_change_nothing_at_the_largest_numbers():
+    x = np.array([1e30, -1e35, MAX], "float32")
+    for m in (2, 7, 12):
+        line = PAU((m, 4), initial=([0.5, 1] + [0] * (m - 1), [0] * 4))
+        np.testing.assert_array_equal(line.curve(x)[0], x)
+    unbounded = PAU((7, 4), "B", initial=([1, 0, 2] + [0] * 5, [0, 1, 0, 0]))  # 2 beyond 1
+    np.testing.assert_allclose(unbounded.curve(x)[0], [2, 2, 2], rtol=1e-6)
+
+
 def test_formula_is_readable():
     layer = PAU((2, 1), initial=([0.5, -1.25, 0.0], [-2.0]))
     assert layer.formula() == "f(x) = (0.5 - 1.25 x) / (1 + 2 |x|)"
