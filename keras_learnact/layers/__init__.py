@@ -6,6 +6,7 @@ from keras_learnact.layers.apl import APL as APL
 from keras_learnact.layers.base import LearnableActivation as LearnableActivation
 from keras_learnact.layers.base import Parameter as Parameter
 from keras_learnact.layers.deu import DEU as DEU
+from keras_learnact.layers.ditac import DiTAC as DiTAC
 from keras_learnact.layers.expression import Expression as Expression
 from keras_learnact.layers.group_kan import GroupKANDense as GroupKANDense
 from keras_learnact.layers.maxout import Maxout as Maxout

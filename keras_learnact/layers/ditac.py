@@ -1,0 +1,566 @@
+"""DiTAC: a learned, strictly increasing warp of the input inside another activation."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_learnact import expressions, kernels
+from keras_learnact.layers.base import (
+    PACKAGE,
+    LearnableActivation,
+    Parameter,
+    serialize,
+    standardized,
+    start,
+)
+from keras_learnact.numerics import finite, limits
+
+# In the order of DitacForm in custom_ops/kernels/ditac.h.
+FORMS = ("gelu", "leaky", "ge", "inf")
+NEGATIVE_SLOPE = 0.01  # of the leaky form
+SMALL = 0.5  # up to here series are used: the closed forms lose digits
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DiTAC(LearnableActivation):
+    """Diffeomorphism-based trainable activation: GELU of an input that a learned flow has warped.
+
+    Formula:
+
+        f(x) = T(x) Φ(x)   for lo <= x <= hi
+               x Φ(x)      elsewhere
+        T(x) = φ(1),   φ(0) = x,   dφ/dt = v(φ)
+
+    Φ is the normal distribution function, so x Φ(x) is GELU. The velocity v is continuous and
+    affine in each of `tess` cells of equal length between lo and hi, and 0 at lo and at hi. Its
+    values at the tess − 1 vertices between them are the parameters, in lengths of the interval for
+    a unit of time. T is strictly increasing and maps the interval onto itself, whatever they are.
+    They start at 0: T is the identity, and the layer starts as GELU.
+
+    T is exact, not read from a table: within a cell φ is an exponential, so is the time to its
+    end a logarithm, and the walk goes from cell to cell until the time is used. T′(x) = v(T)/v(x)
+    is continuous inside of the interval; at lo and hi f has kinks, where the derivative is that
+    from inside. Speeds |v| beyond 2^40/tess count as that (in float64 2^80), which changes no
+    digit of T, and have no gradient; a speed below 2^-80/tess (2^-900) never leaves its cell.
+
+    The forms:
+
+        "gelu"    as above
+        "leaky"   T(x) in the interval, leaky ReLU with slope 0.01 outside of it
+        "ge"      T(x) in the interval, GELU outside of it
+        "inf"     T(x) Φ(x) for every x: v is not 0 at lo and hi, these two values are parameters
+                  also, and the cells at the ends go on to ∓∞
+
+    "leaky" with lo = 0 starts as leaky ReLU; with another lo it jumps there, and "ge" jumps at
+    both ends. All but "gelu" are reconstructions.
+
+    The penalty λ vᵀ Σ⁻¹ v of the authors favours small and smooth velocities. Σ is the covariance
+    of v where the 2·tess numbers of its affine pieces (slopes and intercepts) have the covariance
+    (output_variance · 2 tess)² exp(−2 d / length_scale), d the distance of two of 2·tess equally
+    spaced points of [−1, 1]; it is conditioned on v being continuous, and 0 at the ends. By default
+    λ = 0: an activation should not add to a model's loss unasked. The authors' λ is 0.1.
+
+    Values and gradients are right for every finite x. f(±∞) is f at the largest finite number,
+    f(nan) is nan.
+
+    Args:
+        tess: number of cells, at least 2.
+        interval: (lo, hi), lo < hi.
+        form: see above.
+        initial: where the velocities start: a number, tess − 1 numbers (tess + 1 for "inf"), or a
+            Keras initializer. The authors draw them from their prior.
+        prior: λ, the weight of the penalty, in `model.losses`.
+        length_scale, output_variance: the penalty's, λ_smooth and λ_var of the authors.
+        sharing: see `LearnableActivation`. The paper's is "layer".
+        axis: see `LearnableActivation`.
+        velocity_regularizer: optional Keras regularizer, in addition to the prior.
+        velocity_constraint: optional Keras constraint.
+
+    Weights: `velocity` [groups, tess − 1], for "inf" [groups, tess + 1].
+
+    Raises:
+        ValueError: for another form, tess < 2, or numbers that are not as said.
+
+    Example:
+
+    >>> layer = DiTAC(tess=2, interval=(0, 1), initial=1.0, form="ge")
+    >>> layer.transform(np.array([0.0, 0.1, 2.0]))  # in the first cell v(x) = 2 x
+    [0.0, 0.6616, 2.0]
+
+    Reference: Chelly, Finder, Ifergane, Freifeld: Trainable Highly-expressive Activation Functions,
+    ECCV 2024, the equation DiTAC(x) = x̃ Φ(x). The penalty is that of the authors' program, as the
+    quadratic form that its name promises.
+    """
+
+    starts_as = "gelu(x)"
+
+    def __init__(
+        self,
+        tess=10,
+        interval=(-0.5, 2.0),
+        form="gelu",
+        initial=0.0,
+        prior=0.0,
+        length_scale=5.0,
+        output_variance=2.0,
+        sharing="layer",
+        axis=-1,
+        velocity_regularizer=None,
+        velocity_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        if isinstance(tess, bool) or not isinstance(tess, int) or tess < 2:
+            raise ValueError(f"DiTAC: `tess` must be an integer >= 2. Received: tess={tess!r}")
+        ends = np.asarray(interval)
+        if (
+            ends.shape != (2,)
+            or ends.dtype.kind not in "iuf"
+            or not (np.isfinite(ends).all() and 1e-6 <= ends[1] - ends[0] <= 1e6)
+            or abs(ends).max() > 1e6
+        ):
+            raise ValueError(
+                "DiTAC: `interval` must be two numbers (lo, hi) in [-1e6, 1e6] with "
+                f"hi >= lo + 1e-6. Received: interval={interval!r}"
+            )
+        if form not in FORMS:
+            raise ValueError(f"DiTAC: `form` must be one of {FORMS}. Received: form={form!r}")
+        for name, value, positive in (
+            ("prior", prior, False),
+            ("length_scale", length_scale, True),
+            ("output_variance", output_variance, True),
+        ):
+            if not (isinstance(value, (int, float)) and 0 <= value < math.inf) or (
+                positive and value == 0
+            ):
+                raise ValueError(
+                    f"DiTAC: `{name}` must be a number {'> 0' if positive else '>= 0'}. "
+                    f"Received: {name}={value!r}"
+                )
+        self.tess = tess
+        # As the layer's numbers: where f jumps there, its expression must jump there too.
+        self._ends = tuple(ends.astype(self._math_dtype).tolist())
+        self.form = form
+        self.initial = standardized(initial)
+        self.prior = prior
+        self.length_scale = length_scale
+        self.output_variance = output_variance
+        self.velocity_regularizer = keras.regularizers.get(velocity_regularizer)
+        self.velocity_constraint = keras.constraints.get(velocity_constraint)
+        self._interval = standardized(interval)
+        self._start = start("DiTAC", "initial", self.initial, self._count)
+
+    @property
+    def _count(self):
+        return self.tess + 1 if self.form == "inf" else self.tess - 1
+
+    def parameter_list(self):
+        return [
+            Parameter(
+                "velocity",
+                self._count,
+                self._start,
+                self._penalty if self.prior else self.velocity_regularizer,
+                self.velocity_constraint,
+            )
+        ]
+
+    def _penalty(self, velocity):
+        """λ Σ_groups vᵀ Σ⁻¹ v, and what the user's regularizer adds."""
+        precision = prior_precision(
+            self.tess, self.form == "inf", self.length_scale, self.output_variance
+        )
+        product = ops.matmul(velocity, ops.convert_to_tensor(precision, velocity.dtype))
+        penalty = self.prior * ops.sum(product * velocity)
+        if self.velocity_regularizer is None:
+            return penalty
+        return penalty + self.velocity_regularizer(velocity)
+
+    def function(self, x, velocity):
+        return ditac(x, velocity, self.tess, self._ends, self.form)
+
+    def kernel(self, training):
+        lo, hi = map(kernels.bits, self._ends)
+        return kernels.Call(KERNEL, (self.tess, FORMS.index(self.form), lo, hi))
+
+    def transform(self, inputs):
+        """T of each element, the identity outside of the interval; a tensor of the input's shape.
+
+        Args:
+            inputs: a tensor as for a call.
+        """
+        return self._flow(inputs, 1)
+
+    def inverse(self, outputs):
+        """The inverse of `transform`: T goes back by time 1, which is forward with −v.
+
+        Args:
+            outputs: a tensor as for a call, of values of `transform`.
+        """
+        return self._flow(outputs, -1)
+
+    def _flow(self, inputs, sign):
+        self._assert_built("the transform")
+        inputs = ops.convert_to_tensor(inputs)
+        shape, repeats = self._parameter_shape(inputs.shape)
+        x = ops.cast(inputs, self._math_dtype)
+        velocity = sign * self._columns(shape, repeats)["velocity"]
+        moved = warped(x, velocity, self.tess, self._ends, self.form == "inf")
+        return ops.cast(moved, self.compute_dtype)
+
+    def expression(self, x, velocity):
+        return _expression(x, velocity, self.tess, self._ends, self.form)
+
+    def text(self, velocity):
+        lo, hi = self._ends
+        values = [*velocity] if self.form == "inf" else [0.0, *velocity, 0.0]
+        field = ", ".join(f"{value:.6g}" for value in values)
+        inside, outside = {
+            "gelu": ("T(x) Phi(x)", "x Phi(x)"),
+            "leaky": ("T(x)", f"max(x, {NEGATIVE_SLOPE:g} x)"),
+            "ge": ("T(x)", "x Phi(x)"),
+            "inf": ("T(x) Phi(x)", ""),
+        }[self.form]
+        between = f"between {lo:.6g} and {hi:.6g}"
+        head = f"{inside} for x {between}; {outside} elsewhere" if outside else inside
+        return f"{head}; T the flow of velocity v for a unit of time, v = {field} {between}"
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "tess": self.tess,
+            "interval": self._interval,
+            "form": self.form,
+            "initial": serialize(self.initial),
+            "prior": self.prior,
+            "length_scale": self.length_scale,
+            "output_variance": self.output_variance,
+            "velocity_regularizer": keras.regularizers.serialize(self.velocity_regularizer),
+            "velocity_constraint": keras.constraints.serialize(self.velocity_constraint),
+        }
+
+
+@functools.cache
+def prior_precision(tess, free, length_scale, output_variance):
+    """Σ⁻¹ of the values of v at its vertices, as `DiTAC` says; NumPy.
+
+    The authors have a prior on θ, the coordinates of the affine pieces A in an orthonormal basis B
+    of all continuous velocities: θ = Bᵀ A has the covariance Bᵀ C B. With A = Q v and B = Q R⁻¹
+    that is θᵀ (Bᵀ C B)⁻¹ θ = vᵀ G (Qᵀ C Q)⁻¹ G v with G = Qᵀ Q, for any basis.
+    """
+    vertices = np.arange(tess + 1) / tess
+    slopes = tess * np.diff(np.eye(tess + 1), axis=0)
+    intercepts = np.eye(tess + 1)[:-1] - vertices[:-1, np.newaxis] * slopes
+    pieces = np.stack([slopes, intercepts], axis=1).reshape(2 * tess, tess + 1)
+    if not free:
+        pieces = pieces[:, 1:-1]
+    places = np.linspace(-1, 1, 2 * tess)
+    distances = abs(places[:, np.newaxis] - places)
+    covariance = (output_variance * 2 * tess) ** 2 * np.exp(-2 * distances / length_scale)
+    gram = pieces.T @ pieces
+    return gram @ np.linalg.solve(pieces.T @ covariance @ pieces, gram)
+
+
+def ditac(x, velocity, tess, interval, form):
+    """`DiTAC`'s formula.
+
+    Args:
+        x: float tensor.
+        velocity: tensor whose first axis counts the vertices; velocity[k] broadcasts with x.
+        tess, interval, form: see `DiTAC`.
+    """
+    x = finite(x)
+    moved = warped(x, velocity, tess, interval, form == "inf")
+    below = 0.5 * (1 + ops.erf(x * (1 / math.sqrt(2))))
+    if form in ("gelu", "inf"):
+        return moved * below
+    outside = x * below if form == "ge" else ops.where(x < 0, NEGATIVE_SLOPE * x, x)
+    return ops.where(_inside(x, interval), moved, outside)
+
+
+def warped(x, velocity, tess, interval, free):
+    """T(x); x itself outside of the interval, unless the boundary is free."""
+    lo, hi = interval
+    most, _ = _speeds(x)
+    speeds = [tess * ops.clip(velocity[k], -most, most) for k in range(velocity.shape[0])]
+    if not free:
+        speeds = [ops.zeros_like(speeds[0]), *speeds, ops.zeros_like(speeds[0])]
+    length = (hi - lo) / tess
+    knots = [lo + length * k for k in range(tess + 1)]
+    if not free:
+        inside = _inside(x, interval)
+        place = (ops.where(inside, x, lo) - lo) * (1 / length)
+        origin, moved, _ = flow(place, x, knots, speeds, free)
+        return ops.where(inside, origin + length * moved, x)
+    # So far away that nothing overflows; beyond, T goes on as a line.
+    far = 2.0**80
+    near = ops.clip(x, -far, far)
+    origin, moved, growth = flow((near - lo) * (1 / length), near, knots, speeds, free)
+    largest = float(limits(x.dtype).max)
+    return ops.clip(origin + length * moved + (x - near) * growth, -largest, largest)
+
+
+def _inside(x, interval):
+    return ops.logical_and(x >= interval[0], x <= interval[1])
+
+
+def _speeds(x):
+    """The largest speed, in cells, and the smallest one with which a cell is left."""
+    small = limits(x.dtype).bits == 32
+    return (2.0**40, 2.0**-80) if small else (2.0**80, 2.0**-900)
+
+
+def flow(place, x, knots, speeds, free):
+    """Where a unit of time leads: an origin, and how far from there.
+
+    No branch has an operand without a finite derivative where it is not taken: gradients of any
+    order are those of the branch that is.
+
+    Args:
+        place: tensor, in cells from the first vertex.
+        x: the same place as the layer has it.
+        knots: the vertices as the layer has them.
+        speeds: the speeds at the vertices, in cells, tensors that broadcast with place.
+        free: whether the cells at the ends have no outer end.
+
+    Returns:
+        The origin: x, or the last vertex on the way; the way from there, in cells; and, where
+        there was no vertex on the way, by what factor it lengthens distances, else 0.
+    """
+    cells = len(speeds) - 1
+    cell, low, high = ops.zeros_like(place), speeds[0], speeds[1]
+    for k in range(1, cells):
+        here = place >= k
+        cell = ops.where(here, float(k), cell)
+        low, high = ops.where(here, speeds[k], low), ops.where(here, speeds[k + 1], high)
+    local, slope = place - cell, high - low
+    speed = low + slope * local
+
+    # The cell where it starts.
+    right = speed > 0
+    end = ops.where(right, high, low)
+    can = _same_direction(speed, end)
+    if free:
+        outer = ops.where(right, cell == cells - 1, cell == 0)
+        can = ops.logical_and(can, ops.logical_not(outer))
+    leaves, used = _time(speed, end, ops.where(right, 1 - local, -local), slope, can)
+    time = 1 - used
+
+    # The cells that follow, until one is not crossed in the time that is left.
+    origin = x
+    slopes = [speeds[k + 1] - speeds[k] for k in range(cells)]
+    crossings = []
+    for k in range(cells):
+        can = _same_direction(speeds[k], speeds[k + 1])
+        if free and k in (0, cells - 1):
+            can = ops.zeros_like(can)
+        one = ops.ones_like(slopes[k])
+        crossings.append(_time(speeds[k], speeds[k + 1], one, slopes[k], can))
+    for direction in (1, -1):
+        walks = ops.logical_and(leaves, right if direction > 0 else ops.logical_not(right))
+        for k in range(cells)[::direction]:
+            entry = k if direction > 0 else k + 1
+            entered = ops.logical_and(walks, cell < k if direction > 0 else cell > k)
+            crossed, needed = crossings[k]
+            goes_on = ops.logical_and(crossed, needed < time)
+            ends = ops.logical_and(entered, ops.logical_not(goes_on))
+            time = ops.where(ops.logical_and(entered, goes_on), time - needed, time)
+            speed, slope = ops.where(ends, speeds[entry], speed), ops.where(ends, slopes[k], slope)
+            origin = ops.where(ends, knots[entry], origin)
+            walks = ops.logical_and(walks, ops.logical_not(ends))
+
+    exponent = ops.minimum(slope * time, 87.0)  # exp(87) is a number of float32
+    growth = ops.where(leaves, 0.0, ops.exp(exponent))
+    return origin, speed * (time * _exponential_quotient(exponent)), growth
+
+
+def _same_direction(speed, other):
+    """Whether speeds do not change their sign between two places, and are not too small."""
+    _, least = _speeds(speed)
+    return ops.logical_or(
+        ops.logical_and(speed > least, other > least),
+        ops.logical_and(speed < -least, other < -least),
+    )
+
+
+def _time(speed, end, distance, slope, can):
+    """Whether a distance is crossed in less than a unit of time, and in how much; else in 0.
+
+    That is |∫ dy / (speed + slope y)|, where `can` says that speed and end have the same sign.
+    """
+    possible = map(ops.stop_gradient, _where(can, speed, end, distance, slope))
+    crossed = ops.logical_and(can, _duration(*possible) < 1)
+    duration = _duration(*_where(crossed, speed, end, distance, slope))
+    return crossed, ops.where(crossed, duration, 0.0)
+
+
+def _where(condition, speed, end, distance, slope):
+    """The arguments where the condition holds, elsewhere harmless ones."""
+    return (
+        ops.where(condition, speed, 1.0),
+        ops.where(condition, end, 1.0),
+        ops.where(condition, distance, 1.0),
+        ops.where(condition, slope, 0.0),
+    )
+
+
+def _duration(speed, end, distance, slope):
+    change = slope * distance / speed  # of the speed, relative
+    small = ops.abs(change) <= SMALL
+    near = distance / speed * _logarithm_quotient(ops.where(small, change, 0.0))
+    sizes = ops.abs(speed), ops.abs(end)
+    # The quotient of the two may overflow. Then their logarithms are far enough apart.
+    similar = ops.logical_and(sizes[0] < 2.0**20 * sizes[1], sizes[1] < 2.0**20 * sizes[0])
+    alike = ops.logical_and(similar, ops.logical_not(small))
+    unlike = ops.logical_not(ops.logical_or(similar, small))
+    of_quotient = ops.log(ops.where(alike, sizes[1], 1.0) / ops.where(alike, sizes[0], 1.0))
+    of_each = ops.log(ops.where(unlike, sizes[1], 1.0)) - ops.log(ops.where(unlike, sizes[0], 1.0))
+    far = (of_quotient + of_each) / ops.where(small, 1.0, slope)
+    return ops.abs(ops.where(small, near, far))
+
+
+def _exponential_quotient(z):
+    """(e^z − 1) / z, 1 at 0."""
+    small = ops.abs(z) <= SMALL
+    # The first term left out is below 2^-53 of the sum, also in the second derivative.
+    series = _series(ops.where(small, z, 0.0), [1 / math.factorial(n + 1) for n in range(16)])
+    large = ops.where(small, 1.0, z)
+    return ops.where(small, series, (ops.exp(large) - 1) / large)
+
+
+def _logarithm_quotient(z):
+    """ln(1 + z) / z for |z| <= 1/2, 1 at 0."""
+    small = ops.abs(z) <= 0.1
+    series = _series(ops.where(small, z, 0.0), [(-1) ** n / (n + 1) for n in range(18)])
+    large = ops.where(small, 0.5, z)
+    return ops.where(small, series, ops.log1p(large) / large)
+
+
+def _series(z, coefficients):
+    total = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        total = coefficient + z * total
+    return total
+
+
+def _expression(x, velocity, tess, interval, form):
+    """`DiTAC` as one Piecewise, by the cell and the direction in which x starts.
+
+    How long φ stays in a cell on its way is min and max of the time that was left when it came;
+    so the expression is continuous as it stands, and only vertices and zeros of v are its ends.
+    """
+    sp = expressions.sympy()
+    if any(number.free_symbols for number in velocity):
+        raise NotImplementedError("which cells are crossed depends on the velocities")
+    free = form == "inf"
+    lo, hi = map(expressions.exact, interval)
+    length = (hi - lo) / tess
+    knots = [lo + length * k for k in range(tess + 1)]
+    speeds = [tess * number for number in (velocity if free else [0, *velocity, 0])]
+    slopes = [speeds[k + 1] - speeds[k] for k in range(tess)]
+
+    def way(speed, slope, *times):
+        """length · speed · (exp(slope · t) − 1) / slope for the least t of the times, or 0.
+
+        SymPy would try long to simplify products with exp, and products in it.
+        """
+        if slope == 0:
+            times = [length * speed * time for time in times]
+        else:
+            times = [slope / 2 * time for time in times]
+        inner, outer = (sp.Min, sp.Max) if (slope or speed) > 0 else (sp.Max, sp.Min)
+        time = inner(*times, evaluate=False) if len(times) > 1 else times[0]
+        time = outer(0, time, evaluate=False)
+        if slope == 0:
+            return time
+        grown = sp.exp(time, evaluate=False), sp.sinh(time, evaluate=False)
+        return sp.Mul(2 * length / slope * speed, *grown, evaluate=False)
+
+    def crossing(k):
+        """How long it takes to cross a whole cell; None if that is more than 1, or never."""
+        one, other = speeds[k], speeds[k + 1]
+        if one * other <= 0 or (free and k in (0, tess - 1)):
+            return None
+        if slopes[k] == 0:
+            time = 1 / abs(one)
+        else:
+            time = sp.log(other / one, evaluate=False) / slopes[k]
+            time = time if other > 0 else -time
+        return time if float(time) < 1 else None
+
+    crossings = [crossing(k) for k in range(tess)]
+
+    def starting(k, right):
+        """T where x is in cell k and v points to the right, or to the left."""
+        slope, local = slopes[k], (x - knots[k]) / length
+        speed, end = speeds[k] + slope * local, speeds[k + 1] if right else speeds[k]
+        outer = free and k == (tess - 1 if right else 0)
+        if outer or not (end > 0 if right else end < 0):
+            return x + way(speed, slope, sp.S.One)
+        distance = 1 - local if right else -local
+        if slope == 0:
+            time = distance / end
+        else:
+            time = sp.log(1 + slope * distance / speed, evaluate=False) / slope
+        if crossings[k] is None:
+            total = x + way(speed, slope, sp.S.One, time)
+        else:  # it always leaves
+            total = knots[k + 1] if right else knots[k]
+        left = 1 - time
+        for m in range(k + 1, tess) if right else range(k - 1, -1, -1):
+            entry = speeds[m] if right else speeds[m + 1]
+            if crossings[m] is None:
+                return total + way(entry, slopes[m], left)
+            total += way(entry, slopes[m], left, crossings[m])
+            left -= crossings[m]
+        raise AssertionError("the last cell is never crossed")
+
+    pieces = []
+
+    def add(value, condition):
+        if pieces and pieces[-1][0] == value:
+            pieces.pop()
+        pieces.append((value, condition))
+
+    for k in range(tess):
+        one, other, slope = speeds[k], speeds[k + 1], slopes[k]
+        zero = knots[k] - length * one / slope if slope != 0 else None
+        before, after = knots[k : k + 2]
+        if (
+            zero is not None
+            and (before < zero or (free and k == 0))
+            and (zero < after or (free and k == tess - 1))
+        ):
+            add(starting(k, slope < 0), x < zero)
+            add(x, x <= zero)
+            add(starting(k, slope > 0), x < after)
+        elif one == other == 0:
+            add(x, x < after)
+        else:
+            add(starting(k, one > 0 or other > 0), x < after)
+        if other == 0:
+            add(x, x <= after)
+    below = (1 + sp.erf(x / sp.sqrt(2))) / 2
+    if free:
+        warped = sp.Piecewise(*pieces[:-1], (pieces[-1][0], True), evaluate=False)
+        return warped * below
+    if form == "gelu":
+        if len(pieces) == 1:
+            return x * below
+        return sp.Piecewise((x, x <= lo), *pieces[:-1], (x, True), evaluate=False) * below
+    if form == "ge":
+        outside = x * below
+    else:
+        outside = sp.Piecewise((expressions.decimal(NEGATIVE_SLOPE) * x, x < 0), (x, True))
+    return sp.Piecewise((outside, x < lo), (x, x <= lo), *pieces, (outside, True), evaluate=False)
+
+
+def _formula(x, p, settings, key):
+    tess, form, lo, hi = settings
+    return ditac(x, p, tess, (kernels.real(lo), kernels.real(hi)), FORMS[form])
+
+
+KERNEL = kernels.kernel("Ditac", _formula)
