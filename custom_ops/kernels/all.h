@@ -49,6 +49,9 @@
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
   KERNEL(Prelu)                        \
+  KERNEL(Pwlu)                         \
+  KERNEL(Bspline)                      \
+  KERNEL(Hermite)                      \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

@@ -3,14 +3,17 @@
 from keras_learnact.layers.apl import APL as APL
 from keras_learnact.layers.base import LearnableActivation as LearnableActivation
 from keras_learnact.layers.base import Parameter as Parameter
+from keras_learnact.layers.bspline import BSpline as BSpline
 from keras_learnact.layers.deu import DEU as DEU
 from keras_learnact.layers.expression import Expression as Expression
+from keras_learnact.layers.hermite import Hermite as Hermite
 from keras_learnact.layers.maxout import Maxout as Maxout
 from keras_learnact.layers.maxout import MaxoutConv2D as MaxoutConv2D
 from keras_learnact.layers.maxout import MaxoutDense as MaxoutDense
 from keras_learnact.layers.mixture import Mixture as Mixture
 from keras_learnact.layers.pau import PAU as PAU
 from keras_learnact.layers.prelu import PReLU as PReLU
+from keras_learnact.layers.pwlu import PWLU as PWLU
 from keras_learnact.layers.rpau import RPAU as RPAU
 from keras_learnact.layers.rrelu import RReLU as RReLU
 from keras_learnact.layers.slaf import SLAF as SLAF
