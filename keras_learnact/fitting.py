@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from scipy.interpolate import make_lsq_spline
 from scipy.optimize import linprog
 from scipy.special import expit
 
@@ -414,6 +415,38 @@ def _values(function, x):
             f"Received: {function!r}, from shape {padded.shape} to {y.shape}"
         )
     return y[: len(x)].astype("float64"), y.dtype.kind in "biu" or y.dtype.itemsize >= 8
+
+
+def values(function, x):
+    """A function that is a name or a callable, as `fit` takes it, at the points x, in float64."""
+    named = _named(_canonical(function)) if isinstance(function, str) else function
+    if not callable(named):
+        raise ValueError(
+            f"`initial` must be a name, a callable, or numbers. Received: initial={function!r}"
+        )
+    y, _ = _values(named, np.asarray(x, "float64"))
+    if not np.isfinite(y).all():
+        raise ValueError(
+            f"The function must be finite between {min(x):g} and {max(x):g}. Received: {function!r}"
+        )
+    return y
+
+
+def spline(function, degree, grid, grid_range):
+    """Least squares: a B-spline's `grid + degree` coefficients for values of a function.
+
+    Args:
+        function: of an array of points in the range.
+        degree, grid, grid_range: see `BSpline`.
+    """
+    low, high = grid_range
+    cell = (high - low) / grid
+    x = np.linspace(low, high, 64 * grid + 1)
+    knots = low + cell * np.arange(-degree, grid + degree + 1)
+    knots[-degree - 1] = high  # SciPy wants no x above it, not even by rounding
+    c = make_lsq_spline(x, function(x), knots, degree).c
+    step = 2.0 ** (np.ceil(np.log2(np.abs(c).max() or 1.0)) - 40)  # less is noise
+    return _floats(np.round(c / step) * step)
 
 
 def rational(x, numerator, denominator, version):

@@ -50,6 +50,9 @@
   KERNEL(Deu)                          \
   KERNEL(Prelu)                        \
   KERNEL(SmoothMaximum)                \
+  KERNEL(Pwlu)                         \
+  KERNEL(Bspline)                      \
+  KERNEL(Hermite)                      \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

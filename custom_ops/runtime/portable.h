@@ -154,6 +154,7 @@ HOST_DEVICE bool operator<(Wide x, Wide y) { return (x - y).mantissa < 0; }
 HOST_DEVICE bool operator>(Wide x, Wide y) { return (x - y).mantissa > 0; }
 HOST_DEVICE bool operator<=(Wide x, Wide y) { return (x - y).mantissa <= 0; }
 HOST_DEVICE bool operator>=(Wide x, Wide y) { return (x - y).mantissa >= 0; }
+HOST_DEVICE bool operator==(Wide x, Wide y) { return (x - y).mantissa == 0; }
 HOST_DEVICE Wide Select(bool condition, Wide yes, Wide no) { return condition ? yes : no; }
 HOST_DEVICE Wide Abs(Wide x) { return x.mantissa < 0 ? -x : x; }
 HOST_DEVICE bool IsNan(Wide x) { return x.mantissa != x.mantissa; }

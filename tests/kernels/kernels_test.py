@@ -80,6 +80,14 @@ def special_configs():
     yield Config("SmoothMaximum", (1,), 3)
     for gate, p1, p2 in ((0, -2.0, 3.0), (1, 1.0, 0.0), (1, 1.0, 1.0)):
         yield Config("SmoothMaximum", (gate, kernels.bits(p1), kernels.bits(p2)), 1)
+    for intervals in (1, 5, 64):
+        yield Config("Pwlu", (intervals,), intervals + 5)
+    # The degree, the parts, their range, whether there is a weight.
+    for degree, grid, low, high, base in ((1, 5, -2, 1.5, 0), (2, 64, -3, 3, 1), (3, 1, -1, 1, 0)):
+        spline = (degree, grid, kernels.bits(low), kernels.bits(high), base)
+        yield Config("Bspline", spline, degree + grid + base)
+    for coefficients in (2, 5, 10, 17):
+        yield Config("Hermite", (), coefficients, SMALL, 1.0)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
@@ -267,6 +275,16 @@ def expected(config, arguments):
         # The derivative is P'/Q - P Q'/Q², whose parts may cancel whatever the coefficients.
         parts = abs(params * exact[2]).sum(axis=1) * config.count / np.maximum(abs(x), 1)
         sizes[1] = sizes[1] + parts
+    if config.name == "Pwlu":
+        # Where x is among N intervals is rounded a few times, from 0 to N.
+        (n,) = config.settings
+        ends = abs(params[:, n + 1 : n + 3]).sum(axis=1)
+        sizes[0] = sizes[0] + abs(exact[1]) * (abs(x) + ends)
+        sizes[2] = sizes[2] + n
+    if config.name == "Bspline":
+        _, n, low, high, _ = config.settings
+        scale = n / (kernels.real(high) - kernels.real(low))
+        sizes = [sizes[0] + n * largest, sizes[1] + n * largest * scale, sizes[2] + n]
     bounds = [few * (2 * o + epsilon * size + tiny) for o, size in zip(off, sizes, strict=True)]
     columns = dy[:, np.newaxis]
     exact = [exact[0], dy * exact[1], columns * exact[2]]
@@ -365,6 +383,7 @@ def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):
 
 @pytest.mark.parametrize("scale", [1e15, 1e30])
 @pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "SmoothMaximum"])
+@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "Prelu", "Pwlu", "Bspline"])
 def test_parameters_whose_products_overflow(name, scale):
     # The sum of such products, and the derivatives, may still be numbers.
     for config in CONFIGS:
@@ -500,6 +519,10 @@ def test_layers_run_their_kernel_whatever_the_sharing_and_the_dtype(sharing, dty
         kla.ACONC(**common),
         kla.SMU(alpha=0.5, **common),
         kla.Mixture(FUNCTIONS, **common),
+        kla.PReLU(**common),
+        *(kla.PWLU(intervals, **common) for intervals in (1, 16, 64)),
+        *(kla.BSpline(grid, degree, **common) for grid, degree in ((1, 1), (8, 3), (64, 2))),
+        *(kla.Hermite(degree, **common) for degree in (1, 4, 16)),
         kla.Mixture(("swish", "hard_swish", keras.activations.tanh), **common),
         kla.Maxout(3, dtype=dtype),
         kla.MaxoutDense(4, dtype=dtype),
@@ -526,6 +549,9 @@ def doubled(x):
         (lambda: kla.PAU(degrees=(5, 18), initial=(6 * [0.0], 18 * [0.0])), "at most 17 coeff"),
         (lambda: kla.SLAF(order=17), "at most 17 coefficients"),
         (lambda: kla.APL(33), "1 to 32 hinges. Received: 33"),
+        (lambda: kla.PWLU(65), "1 to 64 intervals. Received: 65"),
+        (lambda: kla.BSpline(65), "1 to 64 intervals. Received: 3 and 65"),
+        (lambda: kla.Hermite(17), "2 to 17 coefficients"),
         (lambda: kla.Mixture(33 * ["relu"]), "1 to 32 functions"),
         (lambda: kla.Mixture((doubled, "relu")), "not doubled"),
         (lambda: kla.Mixture((keras.layers.LeakyReLU(0.5, name="mine"),)), "not mine"),
