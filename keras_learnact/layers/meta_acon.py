@@ -14,8 +14,8 @@ from keras_learnact.layers.base import (
 )
 from keras_learnact.numerics import finite
 
-# Beyond it, means of channels count as it, so that no sum over channels overflows.
-LARGEST_MEAN = 1e15
+# Of numbers beyond it sums and squares may overflow.
+LARGE = 1e15
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -37,7 +37,8 @@ class MetaACONC(LayerWithPath):
     distribution.
 
     It is no element-wise function: `range`, formulas and bounds are of `ACONC` only. A mask passes
-    through, and what it hides does not count in the means. Means beyond ±10^15 count as that.
+    through, and what it hides does not count in the means. Means beyond ±10^15 count as that, and inputs beyond it give β no
+    gradient.
 
     Args:
         ratio: of channels to hidden units of the network of β, an integer >= 1, and the fewest
@@ -127,11 +128,12 @@ class MetaACONC(LayerWithPath):
         spread[axis] = channels
         p1, p2 = (ops.reshape(ops.cast(p, x.dtype), spread) for p in (self.p1, self.p2))
         beta = ops.reshape(beta, [-1, *spread[1:]])
+        beta = ops.where(ops.abs(x) > LARGE, ops.stop_gradient(beta), beta)
         return ops.cast(smooth_maximum(x, p1, p2, beta, "logistic"), self.compute_dtype)
 
     def switching_factors(self, x, training=None, mask=None):
         """β, `[batch, channels]`, of an input of the layer."""
-        beta = ops.clip(self._means(finite(x), mask), -LARGEST_MEAN, LARGEST_MEAN)
+        beta = ops.clip(self._means(finite(x), mask), -LARGE, LARGE)
         for name in ("squeeze", "excite"):
             beta = getattr(self, name)(beta)
             if self.normalization:
