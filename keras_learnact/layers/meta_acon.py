@@ -37,8 +37,8 @@ class MetaACONC(LayerWithPath):
     distribution.
 
     It is no element-wise function: `range`, formulas and bounds are of `ACONC` only. A mask passes
-    through, and what it hides does not count in the means. Means beyond ±10^15 count as that, and inputs beyond it give β no
-    gradient.
+    through, and what it hides does not count in the means. Means beyond ±10^15 count as that, and
+    inputs beyond it give β no gradient.
 
     Args:
         ratio: of channels to hidden units of the network of β, an integer >= 1, and the fewest
