@@ -14,6 +14,7 @@ from keras_learnact.layers.hermite import Hermite as Hermite
 from keras_learnact.layers.maxout import Maxout as Maxout
 from keras_learnact.layers.maxout import MaxoutConv2D as MaxoutConv2D
 from keras_learnact.layers.maxout import MaxoutDense as MaxoutDense
+from keras_learnact.layers.meta_acon import MetaACONC as MetaACONC
 from keras_learnact.layers.mixture import Mixture as Mixture
 from keras_learnact.layers.pau import PAU as PAU
 from keras_learnact.layers.prelu import PReLU as PReLU

@@ -1,5 +1,6 @@
 """Swish with a learned slope, and ACON-C: the larger of two lines, smoothed and learned."""
 
+import functools
 import math
 
 import keras
@@ -172,11 +173,26 @@ class ACONC(LearnableActivation):
         return {**super().get_config(), "initial": tuple(map(serialize, self.initial))}
 
 
+def _erfc(v):
+    """1 − erf(v) for v >= 0."""
+    if not kernels.is_portable() or limits(v.dtype).dtype == "float64":
+        return 1 - ops.erf(v)
+    # LiteRT has no erf. The fit of NormalTail in custom_ops/runtime/math.h, of √2 v.
+    t = 1 / (1 + 0.3 * math.sqrt(2) * v)
+    return 2 * ops.exp(-v * v) * t * functools.reduce(lambda sum, c: sum * t + c, ERFC)
+
+
+# From the highest power on.
+ERFC = (
+    *(-0.02062302219, 0.11243335274, -0.22820866149, 0.19177843074, -0.079418796762),
+    *(0.096154507607, 0.078390389571, 0.11023527906, 0.11957182995, 0.11968668906),
+)
+
 # 2 G(-v) for v >= 0, for the distribution functions G that are gates; in the order of
 # SmoothMaximumGate in custom_ops/kernels/smooth_maximum.h.
 GATES = {
     "logistic": lambda v: 2 * ops.sigmoid(-v),
-    "normal": lambda v: 1 - ops.erf(v),
+    "normal": _erfc,
 }
 
 
@@ -200,8 +216,8 @@ def smooth_maximum(x, p1, p2, beta, gate):
     right = beta * distance >= 0
     # Beyond that G is 0 or 1, with derivative 0: nothing that may overflow is multiplied by it.
     decided = ops.abs(beta * distance) > -1.25 * math.log(float(info.tiny))
-    v = 2 * beta * ops.where(decided, 0.0, distance)
-    rest = ops.where(decided, 0.0, x * GATES[gate](ops.where(right, v, -v)))
+    u = 2 * (beta * ops.where(decided, 0.0, distance))  # 2 beta may overflow
+    rest = ops.where(decided, 0.0, x * GATES[gate](ops.where(right, u, -u)))
     return weighted_sum([ops.where(right, p1, p2), ops.where(right, -half, half)], [x, rest])
 
 

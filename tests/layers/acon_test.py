@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from keras import ops
 from scipy import special
 
+from keras_learnact import kernels
 from keras_learnact.layers.acon import ACONC, GATES, Swish, smooth_maximum
 from tests.numeric import call, gradients
 
@@ -88,6 +90,16 @@ def test_values_and_gradients_over_the_whole_float_range(gate, arguments):
     assert (abs(y - exact)[fits] <= error[fits]).all()
     assert not np.isnan(y).any()
     assert not any(np.isnan(g).any() for g in grads)
+
+
+def test_where_there_is_no_erf_it_is_a_fit_with_all_digits():
+    v = np.append(np.linspace(0, 9, 901), [1e3, 1e30, np.nan]).astype("float32")
+    with kernels.portable():
+        y = ops.convert_to_numpy(GATES["normal"](ops.convert_to_tensor(v)))
+    # Some roundings, and that of v² in the exponent.
+    exact = special.erfc(v.astype("float64"))
+    np.testing.assert_allclose(y, exact, rtol=2e-5, atol=TINY)
+    np.testing.assert_allclose(y[v < 1], exact[v < 1], rtol=1e-6)
 
 
 def test_infinities_and_nan():
