@@ -70,6 +70,10 @@ _FORMATS = {
 
 _MOST_CELLS = 1024  # bisected at once; where f oscillates longer than that, its envelope must do
 
+# Of a rational function. A float64 layer may have larger coefficients, for which the float64
+# arithmetic of a `Table` would overflow.
+_LARGEST = 2**128
+
 
 class Extremum(NamedTuple):
     """Where a function turns.
@@ -236,7 +240,14 @@ def _shape(layer, group, what):
             if number != 0:
                 moved = [*numbers[:i], number * (1 + h), *numbers[i + 1 :]]
                 changed.append(node({**values, name: moved}))
-    return Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
+    shape = Shape(node(values), changed, layer.compute_dtype, layer._math_dtype, scaled)
+    most = max((abs(number) for numbers in values.values() for number in numbers), default=0)
+    if most > _LARGEST and any(f and f.exact[1].degree() > 0 for f in shape.fractions):
+        raise ValueError(
+            f"{_name(layer)}: {what} of a rational function needs coefficients up to "
+            f"{_LARGEST:.1e}. Received: one of {float(most):.3g} in group {group}."
+        )
+    return shape
 
 
 # Rational parts, exactly.

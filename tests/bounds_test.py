@@ -148,9 +148,7 @@ def test_no_value_of_float64_leaves_the_bounds(cls):
     check(built(cls, dtype="float64"), count=2000, dtype="float64")
 
 
-coefficients = st.one_of(
-    st.floats(-8, 8, width=32), st.floats(-MAX, MAX, width=32), st.just(0.0)
-)
+coefficients = st.one_of(st.floats(-8, 8, width=32), st.floats(-MAX, MAX, width=32), st.just(0.0))
 
 
 @settings(max_examples=30)
@@ -164,6 +162,14 @@ def test_no_value_leaves_the_bounds_whatever_the_coefficients(data):
         numbers = data.draw(st.lists(coefficients, min_size=size, max_size=size))
         getattr(layer, name).assign(np.reshape(numbers, value.shape))
     check(layer, count=100)
+
+
+@pytest.mark.tensorflow  # float64
+def test_coefficients_beyond_those_of_float32_are_refused():
+    layer = PAU(degrees=(3, 2), dtype="float64")
+    layer.denominator.assign([[0, 1e39]])
+    with pytest.raises(ValueError, match="coefficients up to 3.4e.38. Received: one of 1e.39"):
+        layer.range(-1, 1)
 
 
 def test_at_infinity_the_sign_is_that_of_the_largest_number():

@@ -14,8 +14,8 @@ from keras_learnact.layers.base import (
 )
 from keras_learnact.numerics import exponent, limits, mantissa, power_of_two
 
-# A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where its power
-# of two underflows, so when it is below 1: less than half a unit in the last place of the sum.
+# A polynomial is scaled only where a term exceeds 2^HEADROOM. A term is lost only where it
+# underflows then: far less than a unit in the last place of the sum.
 HEADROOM = 40
 
 

@@ -320,6 +320,18 @@ def test_its_pictures_have_the_names_of_the_layers():
     assert [panel.name for panel in panels] == ["first_rational", "second_rational"]
 
 
+def test_a_history_has_the_numerator_of_every_group(tmp_path):
+    model, x = mlp(), numbers((16, 8))
+    kla.history.History.of(model, x).save(tmp_path / "history.npz")
+    history = kla.history.History.load(tmp_path / "history.npz")
+    parameters = history.moments[0].parameters["second_rational"]
+    assert parameters["numerator"].shape == (2, 6)
+    np.testing.assert_array_equal(
+        history.layers["second_rational"].curve([-1.0, 2.0], parameters),
+        model.layers[1].rational.curve([-1.0, 2.0]),
+    )
+
+
 @pytest.mark.parametrize("method", ["ibp", "crown"])
 def test_bounds_of_a_network_hold(method):
     model, x = mlp(), numbers((3, 8))

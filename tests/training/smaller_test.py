@@ -121,6 +121,7 @@ def test_lenet_without_half_of_its_filters_has_the_parameters_that_a_hand_counts
         ("relu", {}, 0),
         ("pau", {}, 4 * 10),
         ("pau", {"sharing": "channel"}, (3 + 8 + 60 + 84) * 10),
+        ("pau", {"sharing": "channel", "shared_numerator": True}, (3 + 8 + 60 + 84) * 4 + 4 * 6),
     ):
         model = build("lenet", (28, 28, 1), activation, **arguments)
         half = smaller.smaller(model, smaller.strongest(model, 50))
@@ -225,6 +226,10 @@ SHORTENED = {f.__name__: f for f in (basic_blocks, bottlenecks, inverted_residua
         ("lenet", (28, 28, 1), "maxout", {}),
         ("cnn", (28, 28, 1), "prelu", {"sharing": "channel"}),
         ("vgg8", COLOURED, "pau", {"sharing": "channel", "initial": "tanh"}),
+        (
+            *("cnn", (28, 28, 1), "pau"),
+            {"sharing": "channel", "shared_numerator": True, "initial": "tanh"},
+        ),
         ("cnn", (28, 28, 1), "srelu", {"sharing": "unit"}),
         ("basic_blocks", COLOURED, "silu", {}),
         ("bottlenecks", COLOURED, "relu", {}),
