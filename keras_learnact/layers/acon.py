@@ -179,7 +179,7 @@ def _erfc(v):
         return 1 - ops.erf(v)
     # LiteRT has no erf. The fit of NormalTail in custom_ops/runtime/math.h, of √2 v.
     t = 1 / (1 + 0.3 * math.sqrt(2) * v)
-    return 2 * ops.exp(-v * v) * t * functools.reduce(lambda sum, c: sum * t + c, ERFC)
+    return 2 * ops.exp(-v * v) * t * functools.reduce(lambda y, c: y * t + c, ERFC)
 
 
 # From the highest power on.

@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from keras_learnact.layers.acon import smooth_maximum
 from keras_learnact.layers.base import (
     PACKAGE,
     LayerWithPath,
@@ -12,7 +11,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite
+from keras_learnact.numerics import finite, limits
 
 # Of numbers beyond it sums and squares may overflow.
 LARGE = 1e15
@@ -37,8 +36,11 @@ class MetaACONC(LayerWithPath):
     distribution.
 
     It is no element-wise function: `range`, formulas and bounds are of `ACONC` only. A mask passes
-    through, and what it hides does not count in the means. Means beyond ±10^15 count as that, and
-    inputs beyond it give β no gradient.
+    through, and what it hides does not count in the means.
+
+    For p1 and p2 up to 10^15 the value is right for every finite x, to the rounding of the larger
+    of p1 x and p2 x. Means beyond ±10^15 count as that, and inputs beyond it give β no gradient.
+    f(±∞) is f at the largest finite number, f(nan) is nan.
 
     Args:
         ratio: of channels to hidden units of the network of β, an integer >= 1, and the fewest
@@ -128,8 +130,11 @@ class MetaACONC(LayerWithPath):
         spread[axis] = channels
         p1, p2 = (ops.reshape(ops.cast(p, x.dtype), spread) for p in (self.p1, self.p2))
         beta = ops.reshape(beta, [-1, *spread[1:]])
-        beta = ops.where(ops.abs(x) > LARGE, ops.stop_gradient(beta), beta)
-        return ops.cast(smooth_maximum(x, p1, p2, beta, "logistic"), self.compute_dtype)
+        most = float(limits(x.dtype).max)
+        x, difference = ops.clip(x, -most, most), p1 - p2
+        share = ops.sigmoid(beta * (difference * ops.clip(x, -LARGE, LARGE)))
+        share = ops.where(ops.abs(x) > LARGE, ops.stop_gradient(share), share)
+        return ops.cast(x * (p2 + difference * share), self.compute_dtype)
 
     def switching_factors(self, x, training=None, mask=None):
         """β, `[batch, channels]`, of an input of the layer."""

@@ -76,3 +76,11 @@ def test_a_wrong_name_or_argument_is_an_error_that_says_so(name, arguments, mess
 def test_every_activation_of_keras_has_its_own_name():
     assert activations.create("swish")(X) is not None
     assert keras.activations.get("celu") is activations.registry()["celu"]
+
+
+def test_a_name_of_keras_stays_with_keras():
+    # The papers compare with the fixed function.
+    known = activations.registry()
+    assert known["swish"] is keras.activations.silu
+    assert known["learned_swish"] is kla.Swish
+    assert len(activations.create("learned_swish", 4).trainable_weights) == 1
