@@ -48,6 +48,7 @@
   KERNEL(Srelu)                        \
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
+  KERNEL(Ditac)                        \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_
