@@ -53,6 +53,7 @@
   KERNEL(Pwlu)                         \
   KERNEL(Bspline)                      \
   KERNEL(Hermite)                      \
+  KERNEL(Ditac)                        \
   KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

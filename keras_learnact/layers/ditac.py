@@ -309,8 +309,7 @@ def _inside(x, interval):
 
 def _speeds(x):
     """The largest speed, in cells, and the smallest one with which a cell is left."""
-    small = limits(x.dtype).bits == 32
-    return (2.0**40, 2.0**-80) if small else (2.0**80, 2.0**-900)
+    return (2.0**40, 2.0**-80) if limits(x.dtype).bits == 32 else (2.0**80, 2.0**-900)
 
 
 def flow(place, x, knots, speeds, free):
@@ -357,8 +356,11 @@ def flow(place, x, knots, speeds, free):
         can = _same_direction(speeds[k], speeds[k + 1])
         if free and k in (0, cells - 1):
             can = ops.zeros_like(can)
+        # By |v|, whose slope is the other where v < 0.
         one = ops.ones_like(slopes[k])
-        crossings.append(_time(speeds[k], speeds[k + 1], one, slopes[k], can))
+        sign = ops.where(speeds[k] < 0, -one, one)
+        sizes = sign * speeds[k], sign * speeds[k + 1]
+        crossings.append(_time(*sizes, one, sign * slopes[k], can))
     for direction in (1, -1):
         walks = ops.logical_and(leaves, right if direction > 0 else ops.logical_not(right))
         for k in range(cells)[::direction]:
@@ -372,7 +374,8 @@ def flow(place, x, knots, speeds, free):
             origin = ops.where(ends, knots[entry], origin)
             walks = ops.logical_and(walks, ops.logical_not(ends))
 
-    exponent = ops.minimum(slope * time, 87.0)  # exp(87) is a number of float32
+    highest = 87.0 if limits(place.dtype).bits == 32 else 708.0  # their exp are numbers
+    exponent = ops.minimum(slope * time, highest)
     growth = ops.where(leaves, 0.0, ops.exp(exponent))
     return origin, speed * (time * _exponential_quotient(exponent)), growth
 
@@ -389,7 +392,8 @@ def _same_direction(speed, other):
 def _time(speed, end, distance, slope, can):
     """Whether a distance is crossed in less than a unit of time, and in how much; else in 0.
 
-    That is |∫ dy / (speed + slope y)|, where `can` says that speed and end have the same sign.
+    That is ∫ dy / (speed + slope y), where `can` says that speed and end have the same sign, which
+    is that of the distance.
     """
     possible = map(ops.stop_gradient, _where(can, speed, end, distance, slope))
     crossed = ops.logical_and(can, _duration(*possible) < 1)
@@ -419,7 +423,7 @@ def _duration(speed, end, distance, slope):
     of_quotient = ops.log(ops.where(alike, sizes[1], 1.0) / ops.where(alike, sizes[0], 1.0))
     of_each = ops.log(ops.where(unlike, sizes[1], 1.0)) - ops.log(ops.where(unlike, sizes[0], 1.0))
     far = (of_quotient + of_each) / ops.where(small, 1.0, slope)
-    return ops.abs(ops.where(small, near, far))
+    return ops.where(small, near, far)
 
 
 def _exponential_quotient(z):

@@ -89,6 +89,12 @@ def special_configs():
     for coefficients in (2, 5, 10, 17):
         yield Config("Hermite", (), coefficients, SMALL, 1.0)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
+    for tess, form, ends in ((10, 1, (0, 2)), (3, 2, (-1, 1)), (16, 0, (-3, 3)), (5, 3, (-0.5, 2))):
+        count = tess + 1 if form == 3 else tess - 1
+        # T may be large where 1 + erf(x / √2), as Keras has it, has lost its digits.
+        float32_on = ("tensorflow", "jax") if form == 3 else ()
+        settings = (tess, form, *map(kernels.bits, ends))
+        yield Config("Ditac", settings, count, float32_on=float32_on)
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
         special = (*SMALL, 70.0) if name == "exponential" else LARGE
