@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import sympy
 from keras import ops
+from scipy import special
 
 import keras_learnact as kla
 from keras_learnact import expressions
@@ -161,7 +162,13 @@ def read(text, x):
     text = re.sub(r"(?<=[\dx)]) (?=[a-zA-Z(])(?!for )", "*", text)
     names = {name: getattr(np, name) for name in ("exp", "sin", "cos", "abs")}
     names |= {name: getattr(keras.activations, name) for name in ("relu", "tanh", "sigmoid")}
-    names |= {"x": x, "max": np.maximum, "H": lambda x: np.where(x > 0, 1.0, 0.0)}
+    names |= {
+        "x": x,
+        "max": np.maximum,
+        "min": np.minimum,
+        "H": lambda x: np.where(x > 0, 1.0, 0.0),
+    }
+    names |= {"erf": special.erf}
     *pieces, last = text.split("; ")
     value = eval(last.removesuffix("*between").removesuffix(" between"), names) + 0 * x
     for piece in pieces:

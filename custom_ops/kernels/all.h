@@ -48,6 +48,7 @@
   KERNEL(Srelu)                        \
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
-  KERNEL(Maxout)
+  KERNEL(Maxout)                       \
+  KERNEL(Apa)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

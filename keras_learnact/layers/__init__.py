@@ -1,5 +1,7 @@
 """Every activation of the package, one line each: the only list."""
 
+from keras_learnact.layers.apa import AGLU as AGLU
+from keras_learnact.layers.apa import APA as APA
 from keras_learnact.layers.apl import APL as APL
 from keras_learnact.layers.base import LearnableActivation as LearnableActivation
 from keras_learnact.layers.base import Parameter as Parameter
