@@ -49,6 +49,10 @@
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
   KERNEL(Maxout)                       \
-  KERNEL(Apa)
+  KERNEL(Apa)                          \
+  KERNEL(Eelu)                         \
+  KERNEL(CubicRelu)                    \
+  KERNEL(Pelu)                         \
+  KERNEL(Snake)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

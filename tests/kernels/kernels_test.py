@@ -76,6 +76,8 @@ def special_configs():
     yield Config("RandomizedRational", (6, ord("N"), kernels.bits(0.5)), 10, SMALL, positive=True)
     for hinges in (1, 2, 3, 5, 32):
         yield Config("Apl", (hinges,), 2 * hinges)
+    for gamma in (-0.125, 1e30):
+        yield Config("CubicRelu", (kernels.bits(gamma),), 2)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
@@ -360,7 +362,7 @@ def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):
 
 
 @pytest.mark.parametrize("scale", [1e15, 1e30])
-@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture"])
+@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "CubicRelu"])
 def test_parameters_whose_products_overflow(name, scale):
     # The sum of such products, and the derivatives, may still be numbers.
     for config in CONFIGS:
@@ -492,6 +494,12 @@ def test_layers_run_their_kernel_whatever_the_sharing_and_the_dtype(sharing, dty
         kla.APL(1, **common),
         kla.APL(32, **common),
         kla.SReLU(**common),
+        kla.APA(**common),
+        kla.AGLU(**common),
+        kla.EELU(**common),
+        kla.CubicReLU(gamma=0.1, **common),
+        kla.PELU(**common),
+        kla.Snake(**common),
         kla.Mixture(FUNCTIONS, **common),
         kla.Mixture(("swish", "hard_swish", keras.activations.tanh), **common),
         kla.Maxout(3, dtype=dtype),
