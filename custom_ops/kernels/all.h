@@ -55,5 +55,11 @@
   KERNEL(Hermite)                      \
   KERNEL(Ditac)                        \
   KERNEL(Maxout)
+  KERNEL(Maxout)                       \
+  KERNEL(Apa)                          \
+  KERNEL(Eelu)                         \
+  KERNEL(CubicRelu)                    \
+  KERNEL(Pelu)                         \
+  KERNEL(Snake)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

@@ -88,6 +88,8 @@ def special_configs():
         yield Config("Bspline", spline, degree + grid + base)
     for coefficients in (2, 5, 10, 17):
         yield Config("Hermite", (), coefficients, SMALL, 1.0)
+    for gamma in (-0.125, 1e30):
+        yield Config("CubicRelu", (kernels.bits(gamma),), 2)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
     for tess, form, ends in ((10, 1, (0, 2)), (3, 2, (-1, 1)), (16, 0, (-3, 3)), (5, 3, (-0.5, 2))):
         count = tess + 1 if form == 3 else tess - 1
@@ -390,6 +392,7 @@ def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):
 @pytest.mark.parametrize("scale", [1e15, 1e30])
 @pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "SmoothMaximum"])
 @pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "Prelu", "Pwlu", "Bspline"])
+@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "CubicRelu"])
 def test_parameters_whose_products_overflow(name, scale):
     # The sum of such products, and the derivatives, may still be numbers.
     for config in CONFIGS:
@@ -524,6 +527,12 @@ def test_layers_run_their_kernel_whatever_the_sharing_and_the_dtype(sharing, dty
         kla.Swish(**common),
         kla.ACONC(**common),
         kla.SMU(alpha=0.5, **common),
+        kla.APA(**common),
+        kla.AGLU(**common),
+        kla.EELU(**common),
+        kla.CubicReLU(gamma=0.1, **common),
+        kla.PELU(**common),
+        kla.Snake(**common),
         kla.Mixture(FUNCTIONS, **common),
         kla.PReLU(**common),
         *(kla.PWLU(intervals, **common) for intervals in (1, 16, 64)),
