@@ -619,10 +619,14 @@ class _Scaled:
         for kind, function in ((sp.Abs, "abs"), (sp.exp, "exp")):
             if isinstance(expression, kind):
                 return self._call(function, self._print(arguments[0]))
-        # Any other function, of a double: sin, tanh, erf, log, …
-        u = symbol("u")
-        value = self._call("value", self._print(arguments[0]))
-        return self._call("of", self.printer(expression.func(u), {u: value}))
+        # Any other function, of a double: sin, tanh, erf, log, …; log(1 + u) keeps the digits of u.
+        one, rest = arguments[0].as_coeff_Add() if isinstance(expression, sp.log) else (0, None)
+        u, argument = symbol("u"), rest if one == 1 else arguments[0]
+        value = self._call("value", self._print(argument))
+        if isinstance(expression, (sp.sin, sp.cos)):  # of infinity they are nan
+            value = f"fmax(-1e300, fmin(1e300, {value}))"
+        function = expression.func(1 + u if one == 1 else u)
+        return self._call("of", self.printer(function, {u: value}))
 
 
 def _safe_until(expression, ranges, largest):

@@ -114,6 +114,13 @@ def weighted_sum(weights, terms):
     return select(ops.isfinite(plain), plain, small * up[0] * up[1])
 
 
+def product_over(a, b, c):
+    """a b / c for c > 0, also where a b would overflow."""
+    unit = ops.stop_gradient(ops.where(c > 1, c, 1.0))
+    root = ops.sqrt(unit)
+    return (a / root) * (b / root) * (unit / c)
+
+
 def select(condition, value, otherwise):
     """`ops.where` for a value that may be infinite or nan where it is not taken.
 

@@ -49,6 +49,7 @@
   KERNEL(Mixture)                      \
   KERNEL(Deu)                          \
   KERNEL(Maxout)                       \
-  KERNEL(SmoothMaximum)
+  KERNEL(SmoothMaximum)                \
+  KERNEL(Apa)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_
