@@ -61,5 +61,7 @@
   KERNEL(CubicRelu)                    \
   KERNEL(Pelu)                         \
   KERNEL(Snake)
+  KERNEL(SmoothMaximum)                \
+  KERNEL(Apa)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_

@@ -2,6 +2,8 @@
 
 from keras_learnact.layers.acon import ACONC as ACONC
 from keras_learnact.layers.acon import Swish as Swish
+from keras_learnact.layers.apa import AGLU as AGLU
+from keras_learnact.layers.apa import APA as APA
 from keras_learnact.layers.apl import APL as APL
 from keras_learnact.layers.base import LearnableActivation as LearnableActivation
 from keras_learnact.layers.base import Parameter as Parameter
