@@ -468,9 +468,15 @@ def _horner(expression, x):
         ).subs(sp.Abs(x), u)
         if not in_u.has(x) and in_u.is_polynomial(u):
             return sp.Abs(x), sp.Poly(in_u, u).all_coeffs()
-    elif expression.is_polynomial(x) and sp.degree(expression, x) > 1:
+    elif _is_sum_of_powers(expression, x) and sp.degree(expression, x) > 1:
         return x, sp.Poly(expression, x).all_coeffs()
     return None
+
+
+def _is_sum_of_powers(expression, x):
+    """Whether it is Σ c_k x^k as it stands: another form of a polynomial has its reason."""
+    rests = (term.as_independent(x, as_Add=False)[1] for term in expression.args)
+    return all(rest.as_base_exp()[0] in (1, x) and rest.is_polynomial(x) for rest in rests)
 
 
 @functools.cache
@@ -497,10 +503,10 @@ def _c_printer():
                     return f"{'-' if sign < 0 else ''}expm1({self._print(exp.args[0])})"
             polynomial = _horner(expression, self.x)
             if polynomial:
-                variable, coefficients = polynomial
-                variable, text = self._print(variable), self._print(coefficients[0])
-                for i, c in enumerate(coefficients[1:]):
-                    text = f"{variable} * {f'({text})' if i else text}"
+                variable, (c_0, *coefficients) = polynomial
+                variable, text = self._print(variable), self._print(c_0)
+                for i, c in enumerate(coefficients):
+                    text = f"{variable} * {f'({text})' if i or c_0.is_Add else text}"
                     text += f" + {self._print(c)}" if c != 0 else ""
             else:
                 text = " + ".join(map(self._print, terms))

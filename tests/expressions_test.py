@@ -153,6 +153,12 @@ def test_expressions_by_hand():
     assert mixture.subs(X, 3) == 3 + 9
 
 
+def test_c_puts_a_sum_that_is_the_first_coefficient_in_brackets():
+    a, b = map(expressions.symbol, "ab")
+    text = expressions._c_printer()((a + b) * X**2 + X, {}, "f")
+    assert eval(text, {"a": 1, "b": 2, "x": 3}) == 3 * 9 + 3
+
+
 # The plain text.
 
 

@@ -1,7 +1,6 @@
 """BSpline: a smooth piecewise polynomial whose coefficients are learned."""
 
 import math
-from fractions import Fraction
 
 import keras
 import numpy as np
@@ -144,23 +143,21 @@ class BSpline(LearnableActivation):
     def expression(self, x, coefficients, weight=None):
         sp = expressions.sympy()
         low, high = map(expressions.exact, self.grid_range)
-        cell = (high - low) / self.grid
-        pieces = self._pieces(coefficients, cell)
+        scale, one, d = self.grid / (high - low), sp.Integer(1), self.degree
 
-        def about(numbers, place):
-            return expressions.polynomial(numbers, x - place)
+        def total(numbers, j):
+            return sp.Add(*(b * c for b, c in zip(numbers, coefficients[j:], strict=False)))
 
-        ends = [(pieces[0][:2], low), (self._at_the_end(pieces[-1], cell)[:2], high)]
-        inner = [
-            (about(piece, low + j * cell), x < low + (j + 1) * cell)
-            for j, piece in enumerate(pieces)
-        ]
-        spline = sp.Piecewise(
-            (about(*ends[0]), x < low),
-            *inner[:-1],
-            (inner[-1][0], x <= high),
-            (about(*ends[1]), True),
-        )
+        def line(place, j, t):
+            slope = total(basis_slopes(t, d, one), j) * scale
+            return total(basis(t * one, d, one), j) + slope * (x - place)
+
+        pieces = [(line(low, 0, 0), x < low)]
+        for j in range(self.grid):
+            inside = total(basis((x - low) * scale - j, d, one), j)
+            end = low + (j + 1) / scale
+            pieces.append((inside, x < end if j + 1 < self.grid else x <= high))
+        spline = sp.Piecewise(*pieces, (line(high, self.grid - 1, 1), True))
         if weight is None:
             return spline
         return weight[0] * expressions.KERAS["silu"](sp, x) + spline
@@ -168,7 +165,7 @@ class BSpline(LearnableActivation):
     def _pieces(self, coefficients, cell):
         """Of each part the coefficients of its polynomial about its left end."""
         d = self.degree
-        matrix = [[_like(c, coefficients[0]) for c in row] for row in basis_polynomials(d)]
+        matrix = basis_polynomials(d)
         return [
             [
                 sum(matrix[k][power] * coefficients[j + k] for k in range(d + 1)) / cell**power
@@ -233,40 +230,35 @@ class BSpline(LearnableActivation):
         return cls(**{**config, "initial": deserialize(config["initial"])})
 
 
-def _like(fraction, number):
-    """A fraction as a float, or as a SymPy number if `number` is one."""
-    if isinstance(number, float):
-        return float(fraction)
-    return expressions.sympy().Rational(fraction.numerator, fraction.denominator)
+def basis(t, degree, one=1.0):
+    """The degree + 1 B-splines on whole numbers that are not 0 at 0 <= t <= 1 (Cox, de Boor).
+
+    Args:
+        t: a number, a tensor or an expression.
+        degree: of the splines.
+        one: 1 as a number of the kind that t is made of.
+    """
+    values = [one]
+    for d in range(1, degree + 1):
+        lower = [0 * one, *values, 0 * one]
+        values = [
+            ((t + (d - k)) * lower[k] + (1 + k - t) * lower[k + 1]) * (one / d)
+            for k in range(d + 1)
+        ]
+    return values
+
+
+def basis_slopes(t, degree, one=1.0):
+    """Their derivatives."""
+    lower = [0 * one, *basis(t, degree - 1, one), 0 * one]
+    return [lower[k] - lower[k + 1] for k in range(degree + 1)]
 
 
 def basis_polynomials(degree):
-    """The B-splines of `basis` as rows of the coefficients of their powers of t, exact."""
-    t = np.array([Fraction(0), Fraction(1)])
-
-    def times(p, q):
-        return np.convolve(p, q)[: degree + 1]
-
-    zero = np.array([Fraction(0)] * (degree + 1))
-    rows = [np.array([Fraction(1)] + [Fraction(0)] * degree)]
-    for d in range(1, degree + 1):
-        lower = [zero, *rows, zero]
-        rows = [
-            (times(lower[k], t + [d - k, 0]) + times(lower[k + 1], [1 + k, 0] - t)) / d
-            for k in range(d + 1)
-        ]
-    return [list(row) for row in rows]
-
-
-def basis(t, degree):
-    """The degree + 1 B-splines on whole numbers that are not 0 at 0 <= t <= 1 (Cox, de Boor)."""
-    values = [1.0]
-    for d in range(1, degree + 1):
-        lower = [0.0, *values, 0.0]
-        values = [
-            ((t + (d - k)) * lower[k] + (1 + k - t) * lower[k + 1]) * (1 / d) for k in range(d + 1)
-        ]
-    return values
+    """Of each of them the coefficients of the powers of t."""
+    t = np.polynomial.Polynomial([0.0, 1.0])
+    splines = basis(t, degree, np.polynomial.Polynomial([1.0]))
+    return [np.pad(p.coef, (0, degree + 1))[: degree + 1].tolist() for p in splines]
 
 
 def bspline(x, coefficients, weight, degree, grid_range):
@@ -286,18 +278,16 @@ def bspline(x, coefficients, weight, degree, grid_range):
     u = (inside - low) * scale
     cell, own = pick(coefficients, u, cells, degree + 1)
     value = sum(b * c for b, c in zip(basis(u - cell, degree), own, strict=True))
+    # Without a gradient where parts of it may overflow: their sum would be nan.
+    size = 64 * max(1.0, scale) * sum(ops.abs(c) for c in own)
+    value = ops.where(ops.isinf(ops.stop_gradient(size)), ops.stop_gradient(value), value)
     weights, terms = [ops.ones_like(coefficients[0])], [value]
     for side, end, first, t in ((left, low, 0, 0.0), (right, high, cells - 1, 1.0)):
-        lower = [0.0, *basis(t, degree - 1), 0.0]
         # Of a slope that overflows no gradient flows.
-        weights.append(
-            finite(
-                scale
-                * sum(
-                    (lower[k] - lower[k + 1]) * coefficients[first + k] for k in range(degree + 1)
-                )
-            )
-        )
+        slopes = [scale * slope for slope in basis_slopes(t, degree)]
+        used = [k for k, slope in enumerate(slopes) if slope]
+        numbers = [ops.convert_to_tensor(slopes[k], x.dtype) for k in used]
+        weights.append(finite(weighted_sum([coefficients[first + k] for k in used], numbers)))
         terms.append(ops.where(side, x - end, 0.0))
     if weight is not None:
         weights.append(weight[0])
