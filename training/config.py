@@ -108,7 +108,7 @@ class SearchConfig(ImageConfig):
 class RegressionConfig(Config):
     """A run of `training.regression`."""
 
-    dataset: str = _field("diabetes", "diabetes or sum_of_sines")
+    dataset: str = _field("diabetes", "diabetes, sum_of_sines or signal")
     network: str = _field("mlp", "network by name")
     hidden: tuple[int, ...] = _field((50,), "units of each hidden layer")
     folds: int = _field(3, "folds of the cross-validation")

@@ -497,18 +497,23 @@ def _expression(x, velocity, tess, interval, form):
 
     crossings = [crossing(k) for k in range(tess)]
 
-    def starting(k, right):
-        """T where x is in cell k and v points to the right, or to the left."""
+    def staying(k):
+        """T where x never leaves cell k."""
+        return x + way(speeds[k] + slopes[k] * (x - knots[k]) / length, slopes[k], sp.S.One)
+
+    def leaving(k, right):
+        """T where x may leave cell k to the right, or to the left."""
         slope, local = slopes[k], (x - knots[k]) / length
         speed, end = speeds[k] + slope * local, speeds[k + 1] if right else speeds[k]
-        outer = free and k == (tess - 1 if right else 0)
-        if outer or not (end > 0 if right else end < 0):
-            return x + way(speed, slope, sp.S.One)
         distance = 1 - local if right else -local
         if slope == 0:
             time = distance / end
         else:
-            time = sp.log(1 + slope * distance / speed, evaluate=False) / slope
+            # One x in it is closer on intervals, but loses digits where v hardly changes.
+            one, other = speeds[k], speeds[k + 1]
+            alike = 4 * one < 6 * other < 9 * one or 4 * one > 6 * other > 9 * one
+            ratio = 1 + slope * distance / speed if alike else end / speed
+            time = sp.log(ratio, evaluate=False) / slope
         if crossings[k] is None:
             total = x + way(speed, slope, sp.S.One, time)
         else:  # it always leaves
@@ -517,10 +522,37 @@ def _expression(x, velocity, tess, interval, form):
         for m in range(k + 1, tess) if right else range(k - 1, -1, -1):
             entry = speeds[m] if right else speeds[m + 1]
             if crossings[m] is None:
-                return total + way(entry, slopes[m], left)
+                return total + way(entry, slopes[m], left, sp.S.One)
             total += way(entry, slopes[m], left, crossings[m])
             left -= crossings[m]
         raise AssertionError("the last cell is never crossed")
+
+    def add_cell(k, right, first, last):
+        """The pieces of cell k where v points to the right, or to the left: first < x < last."""
+        slope, end = slopes[k], speeds[k + 1] if right else speeds[k]
+        outer = free and k == (tess - 1 if right else 0)
+        if outer or not (end > 0 if right else end < 0):
+            add(staying(k), x < last)
+            return
+        if crossings[k] is not None:
+            add(leaving(k, right), x < last)
+            return
+        # Where it takes more than 1 to leave, close to where v is 0 perhaps: either piece says the
+        # same there, so it does not matter where one ends.
+        farthest = first if right else last
+        if slope == 0:
+            place = (knots[k + 1] if right else knots[k]) - length * end
+        else:
+            place = knots[k] + length * (float(end) * math.exp(-float(slope)) - speeds[k]) / slope
+        place = expressions.exact(float(place + (farthest - place) / 16))
+        if not first < place < last:
+            add(leaving(k, right), x < last)
+        elif right:
+            add(staying(k), x < place)
+            add(leaving(k, right), x < last)
+        else:
+            add(leaving(k, right), x < place)
+            add(staying(k), x < last)
 
     pieces = []
 
@@ -531,22 +563,22 @@ def _expression(x, velocity, tess, interval, form):
 
     for k in range(tess):
         one, other, slope = speeds[k], speeds[k + 1], slopes[k]
-        zero = knots[k] - length * one / slope if slope != 0 else None
-        before, after = knots[k : k + 2]
+        first, last = knots[k : k + 2]
+        zero = first - length * one / slope if slope != 0 else None
         if (
             zero is not None
-            and (before < zero or (free and k == 0))
-            and (zero < after or (free and k == tess - 1))
+            and (first < zero or (free and k == 0))
+            and (zero < last or (free and k == tess - 1))
         ):
-            add(starting(k, slope < 0), x < zero)
+            add_cell(k, slope < 0, first, zero)
             add(x, x <= zero)
-            add(starting(k, slope > 0), x < after)
+            add_cell(k, slope > 0, zero, last)
         elif one == other == 0:
-            add(x, x < after)
+            add(x, x < last)
         else:
-            add(starting(k, one > 0 or other > 0), x < after)
+            add_cell(k, one > 0 or other > 0, first, last)
         if other == 0:
-            add(x, x <= after)
+            add(x, x <= last)
     below = (1 + sp.erf(x / sp.sqrt(2))) / 2
     if free:
         warped = sp.Piecewise(*pieces[:-1], (pieces[-1][0], True), evaluate=False)
