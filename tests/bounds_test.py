@@ -85,8 +85,6 @@ def inputs(layer, count, rng):
         short = table.right - table.left <= 1e-6 * abs(table.left)
         short &= abs(table.left) <= MAX  # of a float64 layer, whose values overflow later
         turns = table.left[short][:50].astype("float32")
-        with np.errstate(over="ignore"):  # a float64 layer turns beyond float32, too
-            turns = table.left[short][:50].astype("float32")
         values += [turns, np.nextafter(turns, np.float32(INF)), np.nextafter(turns, np.float32(-9))]
     return np.concatenate(values).astype("float32")
 

@@ -168,7 +168,6 @@ def read(text, x):
     text = re.sub(r"(?<=[\dx)]) (?=[a-zA-Z(])(?!for )", "*", text)
     names = {name: getattr(np, name) for name in ("exp", "sin", "cos", "abs")}
     names |= {name: getattr(keras.activations, name) for name in ("relu", "tanh", "sigmoid")}
-    names |= {"x": x, "max": np.maximum, "H": lambda x: np.where(x > 0, 1.0, 0.0)}
     names |= {
         "x": x,
         "max": np.maximum,

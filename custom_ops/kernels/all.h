@@ -54,14 +54,11 @@
   KERNEL(Bspline)                      \
   KERNEL(Hermite)                      \
   KERNEL(Ditac)                        \
-  KERNEL(Maxout)
-  KERNEL(Maxout)                       \
   KERNEL(Apa)                          \
   KERNEL(Eelu)                         \
   KERNEL(CubicRelu)                    \
   KERNEL(Pelu)                         \
-  KERNEL(Snake)
-  KERNEL(SmoothMaximum)                \
-  KERNEL(Apa)
+  KERNEL(Snake)                        \
+  KERNEL(Maxout)
 
 #endif  // KERAS_LEARNACT_KERNELS_ALL_H_
