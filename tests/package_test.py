@@ -77,7 +77,7 @@ CODE = sorted(
 def test_a_kernel_is_scalar_maths(path):
     # No framework, no C++ library: the same code runs in CUDA.
     own = {name for name in includes(path) if name.startswith("kernels/")}
-    maths = {f"runtime/{name}.h" for name in ("call", "portable", "math", "philox")}
+    maths = {f"runtime/{name}.h" for name in ("call", "portable", "math", "philox", "pieces")}
     assert includes(path) <= own | maths | {"math.h", "stdint.h", "string.h"}
 
 

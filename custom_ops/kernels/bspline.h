@@ -13,8 +13,8 @@
 #define KERAS_LEARNACT_KERNELS_BSPLINE_H_
 
 #include "kernels/mixture.h"
-#include "kernels/pieces.h"
 #include "runtime/call.h"
+#include "runtime/pieces.h"
 #include "runtime/portable.h"
 
 namespace keras_learnact::KLA_TARGET {

@@ -13,8 +13,8 @@
 #ifndef KERAS_LEARNACT_KERNELS_PWLU_H_
 #define KERAS_LEARNACT_KERNELS_PWLU_H_
 
-#include "kernels/pieces.h"
 #include "runtime/call.h"
+#include "runtime/pieces.h"
 #include "runtime/portable.h"
 
 namespace keras_learnact::KLA_TARGET {

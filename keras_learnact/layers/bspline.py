@@ -291,7 +291,10 @@ def bspline(x, coefficients, weight, degree, grid_range):
         terms.append(ops.where(side, x - end, 0.0))
     if weight is not None:
         weights.append(weight[0])
-        terms.append(keras.activations.silu(x))
+        # Where it is flat, the chain rule would multiply 0 by weight · x, which may overflow.
+        sigmoid = ops.sigmoid(x)
+        sigmoid = ops.where(ops.abs(x) < 80, sigmoid, ops.stop_gradient(sigmoid))
+        terms.append(x * sigmoid)
     return weighted_sum(weights, terms)
 
 

@@ -1,8 +1,8 @@
 // What functions share that are made of pieces: between two of `cells` + 1 equally spaced places,
 // neighbouring numbers of a list make the function.
 
-#ifndef KERAS_LEARNACT_KERNELS_PIECES_H_
-#define KERAS_LEARNACT_KERNELS_PIECES_H_
+#ifndef KERAS_LEARNACT_RUNTIME_PIECES_H_
+#define KERAS_LEARNACT_RUNTIME_PIECES_H_
 
 #include "runtime/portable.h"
 
@@ -33,4 +33,4 @@ HOST_DEVICE void Spread(R* dc, int cells, R cell, const R* shares) {
 
 }  // namespace keras_learnact::KLA_TARGET
 
-#endif  // KERAS_LEARNACT_KERNELS_PIECES_H_
+#endif  // KERAS_LEARNACT_RUNTIME_PIECES_H_
