@@ -167,8 +167,8 @@ struct Apa {
 
   static bool Parse(const Call& call, Settings* settings, Error* error) {
     if (call.num_settings != 1 || call.count != 2) {
-      return error->Say("%s: there must be 2 parameters, lambda and kappa, and 1 setting. Received: "
-                        "%lld and %lld", kName, static_cast<long long>(call.count),
+      return error->Say("%s: there must be 2 parameters, lambda and kappa, and 1 setting. "
+                        "Received: %lld and %lld", kName, static_cast<long long>(call.count),
                         static_cast<long long>(call.num_settings));
     }
     if (call.settings[0] != 0 && call.settings[0] != 1) {

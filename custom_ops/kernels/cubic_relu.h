@@ -2,8 +2,8 @@
 //
 //   y = H(x) (α x + γ β x³)
 //
-// Settings: γ, as bits of a double. Parameters: α and β. At x = 0 the derivative is 0. y(±∞) is y at
-// the largest finite number.
+// Settings: γ, as bits of a double. Parameters: α and β. At x = 0 the derivative is 0. y(±∞) is y
+// at the largest finite number.
 
 #ifndef KERAS_LEARNACT_KERNELS_CUBIC_RELU_H_
 #define KERAS_LEARNACT_KERNELS_CUBIC_RELU_H_

@@ -3,8 +3,8 @@
 //   y = (a/b) x            for x >= 0
 //       a (e^(x/b) − 1)    for x < 0
 //
-// Settings: none. Parameters: the weights of a and b. Each stands for its magnitude w, and below 0.1
-// for (w² + 0.01) / 0.2. y(±∞) is y at the largest finite number.
+// Settings: none. Parameters: the weights of a and b. Each stands for its magnitude w, and below
+// 0.1 for (w² + 0.01) / 0.2. y(±∞) is y at the largest finite number.
 
 #ifndef KERAS_LEARNACT_KERNELS_PELU_H_
 #define KERAS_LEARNACT_KERNELS_PELU_H_

@@ -109,8 +109,8 @@ struct Snake {
 
   static bool Parse(const Call& call, Settings*, Error* error) {
     if (call.num_settings != 0 || call.count != 1) {
-      return error->Say("%s: there must be 1 parameter, a, and no settings. Received: %lld and %lld",
-                        kName, static_cast<long long>(call.count),
+      return error->Say("%s: there must be 1 parameter, a, and no settings. Received: %lld and "
+                        "%lld", kName, static_cast<long long>(call.count),
                         static_cast<long long>(call.num_settings));
     }
     return true;

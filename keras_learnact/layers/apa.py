@@ -63,7 +63,7 @@ class APA(LearnableActivation):
     >>> layer(np.array([0.0, 1.0]))
     [0.5, 0.880797]
 
-    Reference: Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024, Eq. 4.
+    Reference: Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024.
     """
 
     smoothness = math.inf
@@ -142,7 +142,7 @@ class AGLU(APA):
 
         f(x) = x (1 + λ e^(−κx))^(−1/λ)
 
-    λ = κ = 1 is SiLU; λ → 0 gives x exp(−e^(−κx)), which is close to GELU for κ = 1.3.
+    λ = κ = 1 is SiLU; λ → 0 gives x exp(−e^(−κx)).
 
     It starts as the authors' units: λ drawn from (0, 1) and κ from (0.8, 1.2).
 
@@ -166,7 +166,7 @@ class AGLU(APA):
     >>> layer(np.array([-1.0, 0.0, 1.0]))
     [-0.268941, 0.0, 0.731059]
 
-    Reference: Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024, Eq. 7.
+    Reference: Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024.
     """
 
     _kappas = (0.8, 1.2)

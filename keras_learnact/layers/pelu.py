@@ -58,7 +58,7 @@ class PELU(LearnableActivation):
     [-1.264241, 3.0]
 
     Reference: Trottier, Giguère, Chaib-draa: Parametric Exponential Linear Unit for Deep
-    Convolutional Neural Networks, ICMLA 2017, Eq. 2.
+    Convolutional Neural Networks, ICMLA 2017.
     """
 
     starts_as = "max(x, 0) + exp(min(x, 0)) - 1"

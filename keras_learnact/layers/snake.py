@@ -18,9 +18,9 @@ class Snake(LearnableActivation):
 
         f(x) = x + sin²(ax) / a
 
-    It starts with a = 1 as x + sin²(x). The authors advise a between 5 and 50 for periodic data,
-    and 1 or less elsewhere. f never falls. It tends to x as a → 0, and at a = 0 the layer is that,
-    smoothly: the derivative by a there is x². a < 0 gives the wave below the identity.
+    It starts with a = 1 as x + sin²(x). f never falls. It tends to x as a → 0, and at a = 0 the
+    layer is that, smoothly: the derivative by a there is x². a < 0 gives the wave below the
+    identity.
 
     Where |ax| exceeds 2 / epsilon (1.7e7 in float32, 9e15 in float64), neighbouring numbers are a
     radian or more apart, and the wave is below the last digit of x: there f is x, and no gradient
@@ -46,7 +46,7 @@ class Snake(LearnableActivation):
     [0.0, 1.63662, 2.0]
 
     Reference: Ziyin, Hartwig, Ueda: Neural Networks Fail to Learn Periodic Functions and How to Fix
-    It, NeurIPS 2020, Eq. 3.
+    It, NeurIPS 2020.
     """
 
     starts_as = "x + sin(x)**2"
