@@ -56,6 +56,16 @@ def test_it_starts_as_elu():
     np.testing.assert_allclose(PELU().curve(x)[0], np.where(x > 0, x, np.expm1(x)), rtol=1e-6)
 
 
+def test_small_numbers_keep_their_digits():
+    # e^t - 1 is t + t²/2 and a rest below 1e-12 of it; so are its two derivatives 1 + t and 1.
+    x = -np.float32([1e-30, 1e-9, 3e-8, 1e-6])
+    one = np.ones(4, "float32")
+    y, (slope, *_) = gradients(pelu, x, one, one)
+    np.testing.assert_allclose(y, x + x * x / 2, rtol=4 * np.finfo("float32").eps)
+    np.testing.assert_allclose(slope, 1 + x, rtol=4 * np.finfo("float32").eps)
+    np.testing.assert_allclose(call(PELU(), x), y, rtol=4 * np.finfo("float32").eps)
+
+
 def test_both_sides_by_hand():
     # a = 2, b = 4: slope 1/2 on the right, 2 (e^(x/4) - 1) on the left.
     np.testing.assert_allclose(
