@@ -71,12 +71,12 @@ DEU_CIFAR10 = {
 }
 
 # Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024; the command of their
-# program for CIFAR-100-LT, which also has three epochs of warm-up, AutoAugment, mixup and a cosine
-# classifier.
+# program for CIFAR-100-LT, which also has three epochs of warm-up, AutoAugment, mixup, a cosine
+# classifier, and logits that are corrected for the frequencies of the classes (IIF) when it tests.
 APA_CIFAR_LT = {
     "optimizer": "sgd",
     "learning_rate": 0.2,
-    "momentum": 0.9,  # ○ the default of the framework's reference program
+    "momentum": 0.9,  # their program's default
     "schedule": "cosine",
     "weight_decay": 1e-3,
     "epochs": 500,

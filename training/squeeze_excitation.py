@@ -21,7 +21,8 @@ class SEBlock(layers.Layer):
     Input shape: [batch, height, width, channels]. Output shape: the same.
 
     Reference: Hu, Shen, Sun: Squeeze-and-Excitation Networks, CVPR 2018, Eq. 2 to 4. The gate of
-    Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024.
+    Alexandridis, Deng, Nguyen, Luo: Adaptive Parametric Activation, ECCV 2024, whose blocks have no
+    biases, and around an APA a normalization of m and dropout before the gate.
     """
 
     def __init__(self, activation="sigmoid", ratio=16, **kwargs):

@@ -40,7 +40,10 @@ class APA(LearnableActivation):
     optimizer from passing through 0, and a gradient flows on both sides; at 0 it is that of λ > 0.
     With `keras.constraints.NonNeg()` as `lambda_constraint` the weight itself is λ.
 
-    It starts as the authors' gates: λ and κ drawn from (0, 1).
+    It starts as the authors define it: λ and κ drawn from (0, 1). In their residual networks the
+    gates of channel attention start mirrored, with κ from (−1, 0); that is
+
+        initial=(RandomUniform(0, 1), RandomUniform(-1, 0))  # of keras.initializers
 
     The value is right for every finite x and all finite parameters, also for the smallest λ.
     f(±∞) is f at the largest finite number, f(nan) is nan.

@@ -33,7 +33,7 @@ class CubicReLU(LearnableActivation):
     overflows no gradient flows. f(±∞) is f at the largest finite number, f(nan) is nan.
 
     Args:
-        gamma: γ, a finite number.
+        gamma: γ, a number between -10^30 and 10^30.
         initial: `(alpha, beta)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`. The paper's is "layer": two parameters for each.
         axis: see `LearnableActivation`.
@@ -43,8 +43,8 @@ class CubicReLU(LearnableActivation):
     Weights: `alpha` and `beta`, each [groups, 1].
 
     Raises:
-        ValueError: for a `gamma` that is not a finite number, or an `initial` that is not two
-            numbers or initializers.
+        ValueError: for a `gamma` that is no such number, or an `initial` that is not two numbers or
+            initializers.
 
     Example:
 
@@ -70,7 +70,7 @@ class CubicReLU(LearnableActivation):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
         if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not abs(gamma) <= 1e30:
             raise ValueError(
-                f"CubicReLU: `gamma` must be a number between -1e30 and 1e30. "
+                "CubicReLU: `gamma` must be a number between -1e30 and 1e30. "
                 f"Received: gamma={gamma!r}"
             )
         if not isinstance(initial, (list, tuple)) or len(initial) != 2:

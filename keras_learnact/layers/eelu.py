@@ -55,8 +55,8 @@ class EELU(LearnableActivation):
     >>> layer(np.array([1.0]))  # 2 erf(0.5)
     [1.0409998]
 
-    Reference: Rahman, He, Wang: activation functions found by search, 2024: −x erf(e^(−x)). The
-    family is a reconstruction.
+    Reference: Rahman, He, Wang: Activation Function Optimization Scheme for Image Classification,
+    2024: −x erf(e^(−x)). The family is a reconstruction.
     """
 
     starts_as = "-x * erf(exp(-x))"

@@ -25,6 +25,7 @@ table = Table(
     "images, and 1000 test images each. Many are the first three of them, few the last three, "
     "medium the four between: the literature's limits, more than 100 images and fewer than 20, "
     "are made for hundreds of classes, and would leave no few here. The paper's recipe has more "
-    "than its table of rates: AutoAugment, mixup and a cosine classifier are left out, ReLU in "
-    "all layers is the baseline, and AGLU stands in all layers.",
+    "than its table of rates: AutoAugment, mixup, a cosine classifier and the correction of the "
+    "logits for the frequencies of the classes are left out, ReLU in all layers is the baseline, "
+    "and AGLU stands in all layers.",
 )
