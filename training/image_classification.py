@@ -135,8 +135,9 @@ def accuracy_by_frequency(model: keras.Model, images) -> dict:
     """The accuracy on the test images of frequent, of less frequent and of rare classes.
 
     The third of the classes with the most training images is "many", that with the fewest "few",
-    what is between "medium": of ten classes three, four and three. (Liu et al., 2019, have more
-    than 100 images, 20 to 100, and fewer, for sets with hundreds of classes.)
+    what is between "medium": of ten classes three, four and three. Of two classes none is between,
+    and there is no accuracy of "medium". (Liu et al., 2019, have more than 100 images, 20 to 100,
+    and fewer, for sets with hundreds of classes.)
 
     Args:
         model: it takes pixels and returns logits.
@@ -144,14 +145,12 @@ def accuracy_by_frequency(model: keras.Model, images) -> dict:
     """
     frequencies = np.bincount(images.train[1], minlength=images.classes)
     order = np.argsort(-frequencies, kind="stable")
-    third = images.classes // 3
+    third = max(images.classes // 3, 1)
     inputs, labels = images.test
     right = model.predict(inputs, batch_size=256, verbose=0).argmax(axis=1) == labels
     shots = {"many": order[:third], "medium": order[third:-third], "few": order[-third:]}
-    return {
-        f"{name}_accuracy": float(right[np.isin(labels, classes)].mean())
-        for name, classes in shots.items()
-    }
+    parts = {name: right[np.isin(labels, classes)] for name, classes in shots.items()}
+    return {f"{name}_accuracy": float(part.mean()) for name, part in parts.items() if len(part)}
 
 
 def _metrics(progress, model):

@@ -141,8 +141,8 @@ def pelu(x, a, b):
     ended = x < -1000 * b
     t = ops.where(ops.logical_or(ended, x > 0), 0.0, x) / b
     t = ops.where(a > most, ops.stop_gradient(t), t)
-    # e^t − 1 = 2s / (1 − s) with s = tanh(t/2), which keeps the digits of a small t; its derivative,
-    # (1 + s) / (1 − s), has none far below 0.
+    # e^t − 1 is 2s / (1 − s) with s = tanh(t/2), which keeps the digits of a small t. Its
+    # derivative, (1 + s) / (1 − s), has none far below 0.
     far = t < -0.5
     s = ops.tanh(0.5 * ops.where(far, 0.0, t))
     curve = ops.where(far, ops.exp(ops.where(far, t, 0.0)) - 1, 2 * s / (1 - s))

@@ -260,6 +260,15 @@ def test_accuracy_by_frequency_goes_by_the_numbers_of_training_images():
     }
 
 
+def test_of_two_classes_none_is_between():
+    inputs = keras.Input((1,))
+    model = keras.Model(inputs, keras.layers.Rescaling(0, [1.0, 0.0])(inputs))
+    images = types.SimpleNamespace(
+        classes=2, train=(None, np.array([0, 1, 1])), test=(np.zeros((3, 1)), np.array([0, 1, 1]))
+    )
+    assert accuracy_by_frequency(model, images) == {"many_accuracy": 0.0, "few_accuracy": 1.0}
+
+
 def test_imagenet_has_no_imbalance():
     with pytest.raises(UserError, match="use --imbalance=1"):
         data(dataclasses.replace(FIXED, dataset="imagenet2012", imbalance=10.0))
