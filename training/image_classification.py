@@ -7,6 +7,7 @@
 The same command again goes on where it was killed, and says so when it has finished.
 """
 
+import math
 from pathlib import Path
 
 import keras
@@ -84,7 +85,8 @@ def _load_arrays(config):
 
 
 def _arrays(config, images):
-    images = images.long_tailed(config.imbalance).first(config.examples)
+    # In this order: a long tail has the rare classes first.
+    images = images.first(config.examples).long_tailed(config.imbalance)
     return images, feeding.ArrayFeed(images.train, images.test, config.batch_size, config.seed)
 
 
@@ -148,9 +150,10 @@ def accuracy_by_frequency(model: keras.Model, images) -> dict:
     inputs, labels = images.test
     right = model.predict(inputs, batch_size=256, verbose=0).argmax(axis=1) == labels
     shots = {"many": order[:third], "medium": order[third:-third], "few": order[-third:]}
+    found = {name: right[np.isin(labels, classes)] for name, classes in shots.items()}
     return {
-        f"{name}_accuracy": float(right[np.isin(labels, classes)].mean())
-        for name, classes in shots.items()
+        f"{name}_accuracy": float(those.mean()) if those.size else math.nan
+        for name, those in found.items()
     }
 
 

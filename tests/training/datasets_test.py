@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 import types
 
@@ -211,6 +212,7 @@ def test_an_imbalance_below_one_is_an_error(factor):
         images_of((2, 2)).long_tailed(factor)
 
 
-def test_an_imbalance_that_leaves_a_class_without_images_is_an_error():
-    with pytest.raises(UserError, match="no image of the last of 3 classes: there are 4 of the ra"):
-        images_of((5, 4, 4)).long_tailed(5.0)
+def test_a_long_tail_leaves_an_image_of_each_class_that_has_one():
+    assert np.bincount(images_of((5, 4, 4)).long_tailed(1e6).train[1]).tolist() == [4, 1, 1]
+    empty = dataclasses.replace(images_of((5, 4)), classes=3)
+    assert np.bincount(empty.long_tailed(2).train[1]).tolist() == [1, 1]
