@@ -270,7 +270,8 @@ def ditac(x, velocity, tess, interval, form):
     """
     x = finite(x)
     moved = warped(x, velocity, tess, interval, form == "inf")
-    below = 0.5 * (1 + ops.erf(x * (1 / math.sqrt(2))))
+    # TensorFlow's erf of 1e308 is nan.
+    below = 0.5 * (1 + ops.erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
     if form in ("gelu", "inf"):
         return moved * below
     outside = x * below if form == "ge" else ops.where(x < 0, NEGATIVE_SLOPE * x, x)
@@ -467,15 +468,16 @@ def _expression(x, velocity, tess, interval, form):
 
         SymPy would try long to simplify products with exp, and products in it.
         """
-        if slope == 0:
-            times = [length * speed * time for time in times]
-        else:
-            times = [slope / 2 * time for time in times]
+        steep = abs(slope) > 64  # there sinh would overflow, and exp(…) − 1 cancels nothing
+        factor = length * speed if slope == 0 else slope if steep else slope / 2
         inner, outer = (sp.Min, sp.Max) if (slope or speed) > 0 else (sp.Max, sp.Min)
+        times = [factor * time for time in times]
         time = inner(*times, evaluate=False) if len(times) > 1 else times[0]
         time = outer(0, time, evaluate=False)
         if slope == 0:
             return time
+        if steep:
+            return sp.Mul(length / slope, speed, sp.exp(time, evaluate=False) - 1, evaluate=False)
         grown = sp.exp(time, evaluate=False), sp.sinh(time, evaluate=False)
         return sp.Mul(2 * length / slope, speed, *grown, evaluate=False)
 
@@ -547,7 +549,7 @@ def _expression(x, velocity, tess, interval, form):
         else:
             place = knots[k] + length * (float(end) * math.exp(-float(slope)) - speeds[k]) / slope
         place = expressions.exact(float(place + (farthest - place) / 16))
-        if not first < place < last:
+        if abs(slope) > 32 or not first < place < last:  # too close to the zero
             add(leaving(k, right), x < last)
         elif right:
             add(staying(k), x < place)
@@ -572,9 +574,15 @@ def _expression(x, velocity, tess, interval, form):
             and (first < zero or (free and k == 0))
             and (zero < last or (free and k == tess - 1))
         ):
-            add_cell(k, slope < 0, first, zero)
-            add(x, x <= zero)
-            add_cell(k, slope > 0, zero, last)
+            # As doubles, which the C text compares with, a vertex may be the zero next to it.
+            if float(zero) != float(first):
+                add_cell(k, slope < 0, first, zero)
+                if float(zero) != float(last):
+                    add(x, x <= zero)
+            else:
+                add(leaving(k, False) if slope > 0 else staying(k), x <= first)
+            if float(zero) != float(last):
+                add_cell(k, slope > 0, zero, last)
         elif one == other == 0:
             add(x, x < last)
         else:
