@@ -75,8 +75,9 @@ class Images:
         """The same with fewer and fewer training images of each class; the test set stays.
 
         Of C classes the i-th, i = 0 … C - 1, keeps its first n factor^(-i / (C - 1)) images, n
-        being what the rarest has before, and at least one: the exponential profile of Cao, Wei, Gaidon, Arechiga,
-        Ma: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019.
+        being what the rarest has before, and at least one: the exponential profile of Cao, Wei,
+        Gaidon, Arechiga, Ma: Learning Imbalanced Datasets with Label-Distribution-Aware Margin
+        Loss, NeurIPS 2019.
         CIFAR-10 with the factor 100 is their CIFAR-10-LT: 5000, 2997, 1796, … 50 images.
 
         Args:

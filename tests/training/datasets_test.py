@@ -41,6 +41,15 @@ def test_the_sum_of_sines_is_its_formula():
     np.testing.assert_allclose(targets, expected, atol=1e-5)
 
 
+def test_the_signal_is_its_formula():
+    inputs, targets = datasets.load_table("signal")
+    assert inputs.shape == (1000, 1) and targets.shape == (1000,)
+    angle = np.pi * inputs[:, 0]
+    expected = np.sin(4 * angle) + np.sin(7 * angle + 1) / 2 + np.sin(13 * angle + 2) / 4
+    # Angles up to 43 in float32 are 4e-6 wide.
+    np.testing.assert_allclose(targets, expected, atol=1e-5)
+
+
 def cached(path, name, **changes):
     arrays = {
         "train_images": np.arange(2 * 4 * 4 * 1, dtype="uint8").reshape(2, 4, 4, 1),

@@ -21,7 +21,7 @@ table = dataclasses.replace(
     columns=(dataclasses.replace(column, config=config),),
     rows=tuple(row for row in full.rows if row.label != "gelu"),
     seeds=(0,),
-    remarks="Reduced: 5 epochs of 500, one seed of five, no GELU, batches of 64 and a rate of 0.05, "
+    remarks="Reduced: 5 epochs of 500, one seed of five, no GELU, batches of 64, a rate of 0.05, "
     "and the long tail is that of the first 16,000 of 50,000 training images, with about a third "
     "of the numbers below, so that two cores of a CPU can run it. After so few steps no network "
     "has learned the rare classes: it can neither confirm nor refute the claim, and is not to be "
