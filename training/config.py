@@ -65,7 +65,8 @@ class ImageConfig(Config):
     dataset: str = _field("digits", "digits, or any image data set of TensorFlow Datasets by name")
     network: str = _field("lenet", "network by name, say lenet or vgg8")
     imbalance: float = _field(
-        1.0, "training images of the most frequent class for one of the rarest; 1: as they are"
+        1.0,
+        "images of the most frequent class for one of the rarest, of `examples`; 1: as they are",
     )
     width: float = _field(1.0, "factor of the hidden sizes of mlp and cnn; others take only 1")
     augmentation: str = _field(

@@ -75,14 +75,15 @@ class Images:
         """The same with fewer and fewer training images of each class; the test set stays.
 
         Of C classes the i-th, i = 0 … C - 1, keeps its first n factor^(-i / (C - 1)) images, n
-        being what the rarest has before: the exponential profile of Cao, Wei, Gaidon, Arechiga,
-        Ma: Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss, NeurIPS 2019.
+        being what the rarest has before, and at least one: the exponential profile of Cao, Wei,
+        Gaidon, Arechiga, Ma: Learning Imbalanced Datasets with Label-Distribution-Aware Margin
+        Loss, NeurIPS 2019.
         CIFAR-10 with the factor 100 is their CIFAR-10-LT: 5000, 2997, 1796, … 50 images.
 
         Args:
             factor: >= 1, how many times as many images the first class has as the last.
 
-        Errors: a `UserError` for another factor, or one that leaves a class without an image.
+        Errors: a `UserError` for another factor.
         """
         if not 1 <= factor < math.inf:
             raise UserError(f"The imbalance must be a number >= 1. Received: imbalance={factor}")
@@ -92,12 +93,7 @@ class Images:
         counts = np.bincount(labels, minlength=self.classes)
         # 5000 / 100 must be 50, whatever the rounding of the power.
         profile = counts.min() * factor ** (-np.arange(self.classes) / (self.classes - 1))
-        wanted = np.floor(profile + 1e-6).astype(int)
-        if wanted[-1] < 1:
-            raise UserError(
-                f"An imbalance of {factor:g} leaves no image of the last of {self.classes} "
-                f"classes: there are {counts.min()} of the rarest."
-            )
+        wanted = np.maximum(np.floor(profile + 1e-6), 1).astype(int)
         kept = np.zeros(len(labels), bool)
         for label, count in enumerate(wanted):
             kept[np.flatnonzero(labels == label)[:count]] = True

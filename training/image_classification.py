@@ -7,6 +7,7 @@
 The same command again goes on where it was killed, and says so when it has finished.
 """
 
+import math
 from pathlib import Path
 
 import keras
@@ -84,7 +85,8 @@ def _load_arrays(config):
 
 
 def _arrays(config, images):
-    images = images.long_tailed(config.imbalance).first(config.examples)
+    # In this order: a long tail has the rare classes first.
+    images = images.first(config.examples).long_tailed(config.imbalance)
     return images, feeding.ArrayFeed(images.train, images.test, config.batch_size, config.seed)
 
 
@@ -135,9 +137,9 @@ def accuracy_by_frequency(model: keras.Model, images) -> dict:
     """The accuracy on the test images of frequent, of less frequent and of rare classes.
 
     The third of the classes with the most training images is "many", that with the fewest "few",
-    what is between "medium": of ten classes three, four and three. Of two classes none is between,
-    and there is no accuracy of "medium". (Liu et al., 2019, have more than 100 images, 20 to 100,
-    and fewer, for sets with hundreds of classes.)
+    what is between "medium": of ten classes three, four and three, of two one, none and one; the
+    accuracy on none is nan. (Liu et al., 2019, have more than 100 images, 20 to 100, and fewer, for
+    sets with hundreds of classes.)
 
     Args:
         model: it takes pixels and returns logits.
@@ -149,8 +151,11 @@ def accuracy_by_frequency(model: keras.Model, images) -> dict:
     inputs, labels = images.test
     right = model.predict(inputs, batch_size=256, verbose=0).argmax(axis=1) == labels
     shots = {"many": order[:third], "medium": order[third:-third], "few": order[-third:]}
-    parts = {name: right[np.isin(labels, classes)] for name, classes in shots.items()}
-    return {f"{name}_accuracy": float(part.mean()) for name, part in parts.items() if len(part)}
+    found = {name: right[np.isin(labels, classes)] for name, classes in shots.items()}
+    return {
+        f"{name}_accuracy": float(those.mean()) if those.size else math.nan
+        for name, those in found.items()
+    }
 
 
 def _metrics(progress, model):

@@ -215,18 +215,14 @@ class DiTAC(LearnableActivation):
         return _expression(x, velocity, self.tess, self._ends, self.form)
 
     def text(self, velocity):
+        """`warp(x, lo, hi, v)` stands for T(x), x itself outside of the interval."""
         lo, hi = self._ends
         values = [*velocity] if self.form == "inf" else [0.0, *velocity, 0.0]
-        field = ", ".join(f"{value:.6g}" for value in values)
-        inside, outside = {
-            "gelu": ("T(x) Phi(x)", "x Phi(x)"),
-            "leaky": ("T(x)", f"max(x, {NEGATIVE_SLOPE:g} x)"),
-            "ge": ("T(x)", "x Phi(x)"),
-            "inf": ("T(x) Phi(x)", ""),
-        }[self.form]
-        between = f"between {lo:.6g} and {hi:.6g}"
-        head = f"{inside} for x {between}; {outside} elsewhere" if outside else inside
-        return f"{head}; T the flow of velocity v for a unit of time, v = {field} {between}"
+        warp = f"warp({', '.join(['x', *(f'{value:.6g}' for value in (lo, hi, *values))])})"
+        if self.form in ("gelu", "inf"):
+            return f"{warp} Phi(x)"
+        outside = "x Phi(x)" if self.form == "ge" else f"max(x, {NEGATIVE_SLOPE:g} x)"
+        return f"{outside} for (x < {lo:.6g}) | (x > {hi:.6g}); {warp} between"
 
     def get_config(self):
         return {
@@ -274,7 +270,8 @@ def ditac(x, velocity, tess, interval, form):
     """
     x = finite(x)
     moved = warped(x, velocity, tess, interval, form == "inf")
-    below = 0.5 * (1 + ops.erf(x * (1 / math.sqrt(2))))
+    # TensorFlow's erf of 1e308 is nan.
+    below = 0.5 * (1 + ops.erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
     if form in ("gelu", "inf"):
         return moved * below
     outside = x * below if form == "ge" else ops.where(x < 0, NEGATIVE_SLOPE * x, x)
@@ -471,17 +468,18 @@ def _expression(x, velocity, tess, interval, form):
 
         SymPy would try long to simplify products with exp, and products in it.
         """
-        if slope == 0:
-            times = [length * speed * time for time in times]
-        else:
-            times = [slope / 2 * time for time in times]
+        steep = abs(slope) > 64  # there sinh would overflow, and exp(…) − 1 cancels nothing
+        factor = length * speed if slope == 0 else slope if steep else slope / 2
         inner, outer = (sp.Min, sp.Max) if (slope or speed) > 0 else (sp.Max, sp.Min)
+        times = [factor * time for time in times]
         time = inner(*times, evaluate=False) if len(times) > 1 else times[0]
         time = outer(0, time, evaluate=False)
         if slope == 0:
             return time
+        if steep:
+            return sp.Mul(length / slope, speed, sp.exp(time, evaluate=False) - 1, evaluate=False)
         grown = sp.exp(time, evaluate=False), sp.sinh(time, evaluate=False)
-        return sp.Mul(2 * length / slope * speed, *grown, evaluate=False)
+        return sp.Mul(2 * length / slope, speed, *grown, evaluate=False)
 
     def crossing(k):
         """How long it takes to cross a whole cell; None if that is more than 1, or never."""
@@ -497,14 +495,20 @@ def _expression(x, velocity, tess, interval, form):
 
     crossings = [crossing(k) for k in range(tess)]
 
+    def speed_in(k):
+        """v(x), which keeps its digits next to the vertex."""
+        beyond = sp.Add(x, -knots[k], evaluate=False)
+        rise = sp.Mul(slopes[k] / length, beyond, evaluate=False)
+        return sp.Add(speeds[k], rise, evaluate=False) if slopes[k] != 0 else speeds[k]
+
     def staying(k):
         """T where x never leaves cell k."""
-        return x + way(speeds[k] + slopes[k] * (x - knots[k]) / length, slopes[k], sp.S.One)
+        return x + way(speed_in(k), slopes[k], sp.S.One)
 
     def leaving(k, right):
         """T where x may leave cell k to the right, or to the left."""
         slope, local = slopes[k], (x - knots[k]) / length
-        speed, end = speeds[k] + slope * local, speeds[k + 1] if right else speeds[k]
+        speed, end = speed_in(k), speeds[k + 1] if right else speeds[k]
         distance = 1 - local if right else -local
         if slope == 0:
             time = distance / end
@@ -545,7 +549,7 @@ def _expression(x, velocity, tess, interval, form):
         else:
             place = knots[k] + length * (float(end) * math.exp(-float(slope)) - speeds[k]) / slope
         place = expressions.exact(float(place + (farthest - place) / 16))
-        if not first < place < last:
+        if abs(slope) > 32 or not first < place < last:  # too close to the zero
             add(leaving(k, right), x < last)
         elif right:
             add(staying(k), x < place)
@@ -570,23 +574,30 @@ def _expression(x, velocity, tess, interval, form):
             and (first < zero or (free and k == 0))
             and (zero < last or (free and k == tess - 1))
         ):
-            add_cell(k, slope < 0, first, zero)
-            add(x, x <= zero)
-            add_cell(k, slope > 0, zero, last)
+            # As doubles, which the C text compares with, a vertex may be the zero next to it.
+            if float(zero) != float(first):
+                add_cell(k, slope < 0, first, zero)
+                if float(zero) != float(last):
+                    add(x, x <= zero)
+            else:
+                add(leaving(k, False) if slope > 0 else staying(k), x <= first)
+            if float(zero) != float(last):
+                add_cell(k, slope > 0, zero, last)
         elif one == other == 0:
             add(x, x < last)
         else:
             add_cell(k, one > 0 or other > 0, first, last)
         if other == 0:
             add(x, x <= last)
-    below = (1 + sp.erf(x / sp.sqrt(2))) / 2
+    below = sp.Mul(sp.S.Half, 1 + sp.erf(x / sp.sqrt(2)), evaluate=False)  # no 2 x, which overflows
     if free:
         warped = sp.Piecewise(*pieces[:-1], (pieces[-1][0], True), evaluate=False)
-        return warped * below
+        return sp.Mul(warped, below, evaluate=False)
     if form == "gelu":
-        if len(pieces) == 1:
-            return x * below
-        return sp.Piecewise((x, x <= lo), *pieces[:-1], (x, True), evaluate=False) * below
+        warped = x
+        if len(pieces) > 1:
+            warped = sp.Piecewise((x, x <= lo), *pieces[:-1], (x, True), evaluate=False)
+        return sp.Mul(warped, below, evaluate=False)
     if form == "ge":
         outside = x * below
     else:

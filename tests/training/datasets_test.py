@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 import types
 
@@ -37,6 +38,15 @@ def test_the_sum_of_sines_is_its_formula():
     expected += 0.15 * np.sin(3 * x + 13 * y) + 0.15 * np.sin(9 * x + 9 * y)
     expected += 0.1 * np.sin(13 * x + 5 * y) + 0.1 * np.sin(3 * x + 19 * y)
     # Angles up to 20 in float32 are 1e-6 wide.
+    np.testing.assert_allclose(targets, expected, atol=1e-5)
+
+
+def test_the_signal_is_its_formula():
+    inputs, targets = datasets.load_table("signal")
+    assert inputs.shape == (1000, 1) and targets.shape == (1000,)
+    angle = np.pi * inputs[:, 0]
+    expected = np.sin(4 * angle) + np.sin(7 * angle + 1) / 2 + np.sin(13 * angle + 2) / 4
+    # Angles up to 43 in float32 are 4e-6 wide.
     np.testing.assert_allclose(targets, expected, atol=1e-5)
 
 
@@ -211,6 +221,7 @@ def test_an_imbalance_below_one_is_an_error(factor):
         images_of((2, 2)).long_tailed(factor)
 
 
-def test_an_imbalance_that_leaves_a_class_without_images_is_an_error():
-    with pytest.raises(UserError, match="no image of the last of 3 classes: there are 4 of the ra"):
-        images_of((5, 4, 4)).long_tailed(5.0)
+def test_a_long_tail_leaves_an_image_of_each_class_that_has_one():
+    assert np.bincount(images_of((5, 4, 4)).long_tailed(1e6).train[1]).tolist() == [4, 1, 1]
+    empty = dataclasses.replace(images_of((5, 4)), classes=3)
+    assert np.bincount(empty.long_tailed(2).train[1]).tolist() == [1, 1]

@@ -65,6 +65,7 @@ def test_a_table_says_its_command_its_claim_and_whose_that_is(name):
         ("deu_diabetes", 4 * 5),
         ("deu_compactness", 4 * 3 * 5),  # widths, activations, seeds
         ("ditac_toy", 2 * 6 * 5),
+        ("ditac_toy_reduced", 2 * 5),
         ("digits", 15 * 5),
         ("lenet_reduced", 2 * 15 * 3),
         ("deu_mlp_reduced", 2 * 4 * 3),
