@@ -30,7 +30,8 @@ class CubicReLU(LearnableActivation):
     This is a reconstruction: the numbers of the start, and γ = 1, are ours.
 
     The value is right for every finite x and all parameters for which γ β is a number; where a term
-    comes close to overflow no gradient flows. f(±∞) is f at the largest finite number, f(nan) is nan.
+    comes close to overflow no gradient flows. f(±∞) is f at the largest finite number, f(nan) is
+    nan.
 
     Args:
         gamma: γ, a number between -10^30 and 10^30.
