@@ -194,9 +194,23 @@ def test_a_reduced_table_is_shorter_and_says_so(reduced, full, fields):
     assert f"ot to be mixed with {full}." in table.remarks
 
 
+def test_the_reduced_toys_have_fewer_folds_and_say_so():
+    table, whole = TABLES["ditac_toy_reduced"], TABLES["ditac_toy"]
+    assert [row.label for row in whole.rows if row not in table.rows] == ["deu"]
+    shorter = {"Sum of sines, MLP 50": {"epochs": 150, "folds": 2}, "Signal, MLP 50": {"folds": 2}}
+    assert {column.label: column.config for column in table.columns} == {
+        column.label: dataclasses.replace(column.config, **shorter[column.label])
+        for column in whole.columns
+    }
+    assert table.seeds == (0,) and "reduced" in table.title
+    assert table.remarks.startswith("Reduced: 2 folds of 3, one seed of 5, 150 epochs of 300 of")
+    assert "no DEU" in table.remarks and "ot to be mixed with ditac_toy." in table.remarks
+
+
 def test_every_reduced_table_is_tested_above():
     (mark,) = test_a_reduced_table_is_shorter_and_says_so.pytestmark
-    assert {reduced for reduced, *_ in mark.args[1]} == set(TRAINED) - FULL
+    tested = {reduced for reduced, *_ in mark.args[1]} | {"ditac_toy_reduced"}
+    assert tested == set(TRAINED) - FULL
 
 
 @pytest.mark.parametrize("name", TRAINED)
