@@ -142,7 +142,7 @@ def test_boundaries_between_which_float32_has_no_number_are_a_step(way):
 def test_parameters_for_each_group():
     layer = PWLU(4, sharing="channel")
     layer.build((None, 7, 3))
-    assert layer.count_params() == 3 * (5 + 2 + 2)
+    assert layer.count_params() == 3 * (5 + 2 + 2) + 1  # and `frozen`
 
 
 def test_realigned_it_starts_anew_between_other_boundaries_of_each_group():
