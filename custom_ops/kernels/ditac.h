@@ -87,15 +87,16 @@ struct DitacCrossing {
     const R m = BitCast<R>(bits - ShiftUp(k, Float<R>::kMantissa));
     const R less = Select(near, slope * base, m - one);
     const R y = less / (two + less), square = y * y, tail = M::Atanh(square);
-    const R whole = BitCast<R>(k + BitCast<Bits>(R(MathNumbers<typename Float<R>::Scalar>::kRound)));
-    const R n = whole - R(MathNumbers<typename Float<R>::Scalar>::kRound);
+    const R round(MathNumbers<typename Float<R>::Scalar>::kRound);
+    const R n = BitCast<R>(k + BitCast<Bits>(round)) - round;
     const R of_m = one + square * tail;  // atanh(y) / y
     const R log = n * R(0.69314718055994530942) + two * y * of_m;
-    const R over_slope = one / slope, last = distance / end;
+    const R over_slope = one / slope, over_end = one / end;
     time = Select(near, base * (one - y) * of_m, log * over_slope);
-    all = last * over;
+    all = base * over_end;
     const R close = (one - y) * (one - y) * (one + (one + y) * y * tail) / (two + two * y);
-    beyond = Select(near, base * base * close, (time - last) * over_slope);
+    const R unlike = time * over_slope - distance * over_slope * over_end;
+    beyond = Select(near, base * base * close, unlike);
   }
 };
 

@@ -390,9 +390,10 @@ def test_many_elements_and_the_same_bits_again(config, shape, axis, groups):
 
 
 @pytest.mark.parametrize("scale", [1e15, 1e30])
-@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "SmoothMaximum"])
-@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "Prelu", "Pwlu", "Bspline"])
-@pytest.mark.parametrize("name", ["Apl", "Srelu", "Mixture", "CubicRelu"])
+@pytest.mark.parametrize(
+    "name",
+    "Apl Srelu Mixture SmoothMaximum Prelu Pwlu Bspline CubicRelu".split(),
+)
 def test_parameters_whose_products_overflow(name, scale):
     # The sum of such products, and the derivatives, may still be numbers.
     for config in CONFIGS:
