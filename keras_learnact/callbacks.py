@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_learnact import history, plotting
+from keras_learnact.layers.pwlu import PWLU
 from keras_learnact.layers.srelu import SReLU
 from keras_learnact.observe import activation_layers, named_activations, record_inputs
 
@@ -22,7 +23,81 @@ _MOST_CURVES = 12
 _CARD = 3.5
 
 
-class SReLUThresholds(keras.callbacks.Callback):
+class _TwoPhases(keras.callbacks.Callback):
+    """Freezes layers of a class for the first epochs, then starts them by what reaches them.
+
+    A subclass says which (`layer_class`), and how one starts (`_start`).
+    """
+
+    layer_class = None
+
+    def __init__(self, inputs, epochs, batch_size):
+        super().__init__()
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(
+                f"{type(self).__name__}: `epochs` must be an integer >= 1. "
+                f"Received: epochs={epochs!r}"
+            )
+        self.inputs = inputs
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.layers = []
+
+    def on_train_begin(self, logs=None):
+        self.layers = [x for x in activation_layers(self.model) if isinstance(x, self.layer_class)]
+        if not self.layers:
+            raise ValueError(
+                f"{type(self).__name__} needs a model with {self.layer_class.__name__} layers. "
+                f"Received: {self.model!r}, which has none. Leave the callback out."
+            )
+        if any(layer.frozen is None for layer in self.layers):
+            # Some models build their layers on their first call only.
+            self.model(keras.tree.map_structure(lambda x: x[:1], self.inputs), training=False)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch < self.epochs:
+            for layer in self.layers:
+                layer.frozen.assign(1)
+        else:
+            # A checkpoint of the last frozen epoch may have been saved before this callback ran.
+            self._release()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 >= self.epochs:
+            self._release()
+
+    def _release(self):
+        """Starts the layers that are frozen, and lets them learn."""
+        frozen = {id(layer): layer for layer in self.layers if layer.frozen > 0}
+        if not frozen:
+            return
+        seen = {key: [] for key in frozen}
+
+        def collect(layer, inputs):
+            if id(layer) in seen:
+                seen[id(layer)].append(_by_group(layer, inputs.astype("float32")))
+
+        record_inputs(self.model, self.inputs, collect, self.batch_size)
+        for key, layer in frozen.items():
+            if seen[key]:
+                self._start(layer, np.concatenate(seen[key], axis=1))
+            else:
+                warnings.warn(
+                    f"{type(self).__name__}: the inputs of {layer.name!r} cannot be observed; its "
+                    "parameters stay as they are.",
+                    stacklevel=2,
+                )
+            layer.frozen.assign(0)
+
+    def _start(self, layer, inputs):
+        """Sets what inputs `[groups, inputs of each group]` say of the layer.
+
+        A model that has diverged keeps its parameters; it is not for a callback to stop it.
+        """
+        raise NotImplementedError
+
+
+class SReLUThresholds(_TwoPhases):
     """Trains `SReLU` layers in the paper's two phases.
 
     For the first epochs all `SReLU` layers of the model are frozen at their start, a leaky ReLU.
@@ -54,75 +129,77 @@ class SReLUThresholds(keras.callbacks.Callback):
     Activation Units, AAAI 2016. The numbers of epochs and percent are a reconstruction.
     """
 
+    layer_class = SReLU
+
     def __init__(self, inputs, epochs=5, percentile=90.0, batch_size=256):
-        super().__init__()
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ValueError(
-                f"SReLUThresholds: `epochs` must be an integer >= 1. Received: epochs={epochs!r}"
-            )
+        super().__init__(inputs, epochs, batch_size)
         if not 0 <= percentile <= 100:
             raise ValueError(
                 "SReLUThresholds: `percentile` must be a number from 0 to 100. "
                 f"Received: percentile={percentile!r}"
             )
-        self.inputs = inputs
-        self.epochs = epochs
         self.percentile = percentile
-        self.batch_size = batch_size
-        self.layers = []
 
-    def on_train_begin(self, logs=None):
-        self.layers = [x for x in activation_layers(self.model) if isinstance(x, SReLU)]
-        if not self.layers:
-            raise ValueError(
-                f"SReLUThresholds needs a model with SReLU layers. Received: {self.model!r}, which "
-                "has none. Leave the callback out."
-            )
-        if any(layer.frozen is None for layer in self.layers):
-            # Some models build their layers on their first call only.
-            self.model(keras.tree.map_structure(lambda x: x[:1], self.inputs), training=False)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch < self.epochs:
-            for layer in self.layers:
-                layer.frozen.assign(1)
-        else:
-            # A checkpoint of the last frozen epoch may have been saved before this callback ran.
-            self._release()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 >= self.epochs:
-            self._release()
-
-    def _release(self):
-        """Sets the thresholds of the layers that are frozen, and lets these layers learn."""
-        frozen = {id(layer): layer for layer in self.layers if layer.frozen > 0}
-        if not frozen:
-            return
-        seen = {key: [] for key in frozen}
-
-        def collect(layer, inputs):
-            if id(layer) in seen:
-                seen[id(layer)].append(_by_group(layer, inputs.astype("float32")))
-
-        record_inputs(self.model, self.inputs, collect, self.batch_size)
-        for key, layer in frozen.items():
-            if seen[key]:
-                self._set_threshold(layer, np.concatenate(seen[key], axis=1))
-            else:
-                warnings.warn(
-                    f"SReLUThresholds: the inputs of {layer.name!r} cannot be observed; its "
-                    "t_right stays as it is.",
-                    stacklevel=2,
-                )
-            layer.frozen.assign(0)
-
-    def _set_threshold(self, layer, inputs):
+    def _start(self, layer, inputs):
         old = layer.parameters()
         new = np.percentile(inputs, self.percentile, axis=1)[:, np.newaxis]
         new = np.maximum(new, old["t_left"])
-        # A model that has diverged keeps its thresholds; it is not for this callback to stop it.
         layer.t_right.assign(np.where(np.isfinite(new), new, old["t_right"]))
+
+
+class PWLUBoundaries(_TwoPhases):
+    """Trains `PWLU` layers in the paper's two phases.
+
+    For the first epochs all `PWLU` layers of the model are frozen at their start, a ReLU. At the
+    end of these epochs each starts anew, see `PWLU.realign`, with the boundaries of each group some
+    standard deviations below and above the mean of the inputs that reach it; from then on all
+    parameters are learned. A group whose inputs are all the same keeps its first boundaries.
+    Nothing is compiled anew.
+
+    The epochs are numbered as in `fit`: to continue a training, say `fit(initial_epoch=…)`. A
+    training that ends earlier leaves the layers frozen, also when saved; one that continues goes
+    on from there.
+
+    Args:
+        inputs: what the model takes, samples first: an array, or a list or dictionary of arrays.
+            Some hundreds of the training samples will do; all inputs of all `PWLU` layers on
+            them are held in memory at once.
+        epochs: how many epochs the layers are frozen, >= 1.
+        deviations: how many standard deviations, > 0.
+        batch_size: how many samples run at once.
+
+    Raises:
+        ValueError: for epochs < 1 or deviations that are not above 0; when training begins, for a
+            model without `PWLU` layers.
+
+    Example:
+
+    >>> model.fit(x, y, epochs=20, callbacks=[PWLUBoundaries(x[:500], epochs=5)])
+
+    Reference: Zhou, Zhu, Zhong: Learning specialized activation functions with the Piecewise Linear
+    Unit, ICCV 2021. It keeps running means of the first phase; here the inputs are those at its
+    end, a reconstruction, as is the number of epochs.
+    """
+
+    layer_class = PWLU
+
+    def __init__(self, inputs, epochs=5, deviations=3.0, batch_size=256):
+        super().__init__(inputs, epochs, batch_size)
+        if not 0 < deviations < float("inf"):
+            raise ValueError(
+                "PWLUBoundaries: `deviations` must be a number above 0. "
+                f"Received: deviations={deviations!r}"
+            )
+        self.deviations = deviations
+
+    def _start(self, layer, inputs):
+        inputs = inputs.astype("float64")  # in which sums and squares do not overflow
+        with np.errstate(invalid="ignore"):  # inf - inf
+            mean, deviation = inputs.mean(axis=1), inputs.std(axis=1)
+        ends = np.stack([mean + side * self.deviations * deviation for side in (-1, 1)], axis=1)
+        ends = ends.astype("float32")  # in which those of equal inputs are equal
+        known = (ends[:, 0] < ends[:, 1]) & (abs(ends).max(axis=1) <= 2.0**60)  # false for nan
+        layer.realign(np.where(known[:, np.newaxis], ends, layer.initial_boundaries))
 
 
 class MetricsBoard(keras.callbacks.Callback):

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_learnact.callbacks import SReLUThresholds
+from keras_learnact.callbacks import PWLUBoundaries, SReLUThresholds
+from keras_learnact.layers.pwlu import PWLU
 from keras_learnact.layers.srelu import SReLU
 
 # One channel of 1 … 100 and one of ten times as much: the percentiles can be read off.
@@ -64,16 +65,16 @@ def is_frozen(layer):
     return bool(layer.frozen > 0)
 
 
-def one_frozen_epoch(layer, inputs, **arguments):
+def one_frozen_epoch(layer, inputs, kind=SReLUThresholds, of="t_right", **arguments):
     """What `fit` would make of the callback in one epoch that trains nothing."""
-    callback = SReLUThresholds(inputs, epochs=1, **arguments)
+    callback = kind(inputs, epochs=1, **arguments)
     callback.set_model(keras.Sequential([keras.Input(inputs.shape[1:]), layer]))
     callback.on_train_begin()
     callback.on_epoch_begin(0)
     assert is_frozen(layer)
     callback.on_epoch_end(0)
     assert not is_frozen(layer)
-    return layer.parameters()["t_right"]
+    return layer.parameters()[of]
 
 
 class Record(keras.callbacks.Callback):
@@ -202,3 +203,48 @@ def test_a_model_without_srelu_is_named():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)], name="plain")
     with pytest.raises(ValueError, match="needs a model with SReLU layers.*plain"):
         fit(model, SReLUThresholds(INPUTS), epochs=1)
+
+
+@pytest.mark.parametrize("make", EVERY_MODEL, ids=lambda make: make.__name__)
+def test_pwlu_is_still_for_two_epochs_then_starts_anew_around_its_inputs_then_learns(make):
+    layer = PWLU(2, sharing="channel")
+    record = Record(layer)
+    callback = PWLUBoundaries(INPUTS, epochs=2, deviations=2, batch_size=33)
+    fit(make(layer), [callback, record], epochs=3)
+    first, second, third = record.parameters
+    assert record.frozen == [True, False, False]
+    np.testing.assert_array_equal(first["boundaries"], 2 * [[-3, 3]])
+    np.testing.assert_array_equal(first["values"], 2 * [[0, 0, 3]])
+    # 1 … 100 have the mean 50.5 and the variance (100² - 1) / 12.
+    low, high = (50.5 + side * 2 * (9999 / 12) ** 0.5 for side in (-1, 1))
+    expected = np.array([[low, high], [10 * low, 10 * high]])
+    np.testing.assert_allclose(second["boundaries"], expected, rtol=1e-6)
+    np.testing.assert_allclose(second["values"][0], [0, 50.5, high], rtol=1e-6)  # ReLU
+    np.testing.assert_array_equal(second["slopes"], 2 * [[0, 1]])
+    # No input is beyond the boundaries, where the slopes are.
+    assert all((third[name] != second[name]).any() for name in ("values", "boundaries"))
+
+
+def test_groups_whose_inputs_say_nothing_keep_their_first_boundaries():
+    columns = [0.1, 0.1, 0.1, 0.1], [np.nan, 0, 0, 1], [-1e30, 0, 0, 1], [-1, -1, 1, 1]
+    layer = PWLU(sharing="channel", initial_boundaries=(-2, 2))
+    ends = one_frozen_epoch(layer, np.float32(columns).T, PWLUBoundaries, "boundaries")
+    np.testing.assert_array_equal(ends, [[-2, 2], [-2, 2], [-2, 2], [-3, 3]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "PWLUBoundaries: .*epochs=0"),
+        ({"deviations": 0}, "deviations=0"),
+        ({"deviations": float("nan")}, "deviations=nan"),
+    ],
+)
+def test_wrong_arguments_of_pwlu_boundaries_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PWLUBoundaries(INPUTS, **arguments)
+
+
+def test_a_model_without_pwlu_is_named():
+    with pytest.raises(ValueError, match="PWLUBoundaries needs a model with PWLU layers"):
+        fit(functional(SReLU()), PWLUBoundaries(INPUTS), epochs=1)

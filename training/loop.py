@@ -11,11 +11,12 @@ from pathlib import Path
 
 import keras
 
-from keras_learnact import SReLU, history, observe, plotting
+from keras_learnact import history, observe, plotting
 from keras_learnact.callbacks import (
     ActivationBoard,
     ActivationHistory,
     MetricsBoard,
+    PWLUBoundaries,
     SReLUThresholds,
 )
 from training import checkpoints, distribution
@@ -142,10 +143,14 @@ def assert_same_run(config: Config, found: dict, path: Path) -> None:
 
 
 def _phases(trainer, inputs, config):
-    """SReLU's two phases: 5 epochs with frozen thresholds, in short runs half of all epochs."""
-    if not any(isinstance(layer, SReLU) for layer in observe.activation_layers(trainer)):
-        return []
-    return [SReLUThresholds(inputs, epochs=min(5, max(1, config.epochs // 2)))]
+    """The two phases of SReLU and PWLU: 5 epochs frozen, in short runs half of all epochs."""
+    epochs = min(5, max(1, config.epochs // 2))
+    layers = observe.activation_layers(trainer)
+    return [
+        phases(inputs, epochs=epochs)
+        for phases in (SReLUThresholds, PWLUBoundaries)
+        if any(isinstance(layer, phases.layer_class) for layer in layers)
+    ]
 
 
 def _watching(trainer, inputs, before, workdir, interval):

@@ -87,15 +87,16 @@ struct DitacCrossing {
     const R m = BitCast<R>(bits - ShiftUp(k, Float<R>::kMantissa));
     const R less = Select(near, slope * base, m - one);
     const R y = less / (two + less), square = y * y, tail = M::Atanh(square);
-    const R whole = BitCast<R>(k + BitCast<Bits>(R(MathNumbers<typename Float<R>::Scalar>::kRound)));
-    const R n = whole - R(MathNumbers<typename Float<R>::Scalar>::kRound);
+    const R round(MathNumbers<typename Float<R>::Scalar>::kRound);
+    const R n = BitCast<R>(k + BitCast<Bits>(round)) - round;
     const R of_m = one + square * tail;  // atanh(y) / y
     const R log = n * R(0.69314718055994530942) + two * y * of_m;
-    const R over_slope = one / slope, last = distance / end;
+    const R over_slope = one / slope, over_end = one / end;
     time = Select(near, base * (one - y) * of_m, log * over_slope);
-    all = last * over;
+    all = base * over_end;
     const R close = (one - y) * (one - y) * (one + (one + y) * y * tail) / (two + two * y);
-    beyond = Select(near, base * base * close, (time - last) * over_slope);
+    const R unlike = time * over_slope - distance * over_slope * over_end;
+    beyond = Select(near, base * base * close, unlike);
   }
 };
 
@@ -105,6 +106,7 @@ struct DitacFormula {
   static constexpr int kMost = 32;
   static constexpr int kMaxPrepared = 2 * (kN ? kN : kMost) + 1;
   static constexpr bool kAlwaysUsual = true;
+  static constexpr double kFar = 0x1p80;  // from here on the free form goes on as a line
 
   int tess;
   int form;
@@ -152,8 +154,8 @@ struct DitacFormula {
   struct Flow {
     using Mask = decltype(R() > R());
     Mask inside, leaves, right;
-    R x, near;                        // near: x, but not too far away
-    R first, local, speed, distance;  // the cell where it starts, the place in it
+    R x, near, there;                 // there: x, but not too far away; near: where T is reckoned
+    R first, local, speed, distance;  // the cell where it starts; there: the place in it
     R end, slope;
     R last, entry, from, last_slope, time;  // the cell where it ends, and where it comes from
     R quotient, growth;                     // (exp(z) − 1) / z and exp(z)
@@ -184,8 +186,16 @@ struct DitacFormula {
     Flow<R> f;
     f.x = Max(Min(x, R(Float<T>::kMax)), R(-Float<T>::kMax));
     f.inside = (f.x >= R(lo)) & (f.x <= R(hi));
-    f.near = free() ? Max(Min(f.x, R(0x1p80)), R(-0x1p80)) : Select(f.inside, f.x, R(lo));
-    const R place = (f.near - R(lo)) * R(1 / length());
+    f.there = f.near = Select(f.inside, f.x, R(lo));
+    if (free()) {
+      // Where distances shrink to less than a half, the way would nearly undo the distance from the
+      // vertex: T is reckoned from there.
+      const R shrinking(-0.69314718055994530942);
+      f.there = Max(Min(f.x, R(kFar)), R(-kFar));
+      f.near = Select((f.x < R(lo)) & (p[1] - p[0] < shrinking), R(lo), f.there);
+      f.near = Select((f.x > R(hi)) & (p[n] - p[n - 1] < shrinking), R(hi), f.near);
+    }
+    const R per_length(1 / length()), place = (f.there - R(lo)) * per_length;
 
     R low, high;
     const R cell = CellAt(p, place, &low, &high);
@@ -218,8 +228,9 @@ struct DitacFormula {
     }
     f.last = Select(f.leaves, Max(to_right, to_left), cell);
     CellAt(p, f.last, &low, &high);
-    f.entry = Select(f.leaves, Select(f.right, low, high), f.speed);
-    f.from = Select(f.leaves, Select(f.right, zero, one), f.local);
+    const R local = (f.near - R(lo)) * per_length - cell;
+    f.entry = Select(f.leaves, Select(f.right, low, high), low + f.slope * local);
+    f.from = Select(f.leaves, Select(f.right, zero, one), local);
     f.last_slope = Select(f.leaves, high - low, f.slope);
     const R origin = Select(f.leaves, R(lo) + R(length()) * (f.last + f.from), f.near);
 
@@ -263,19 +274,20 @@ struct DitacFormula {
     const int n = cells();
     const R zero(0.0), one(1.0);
     const Flow<R> f = Walk(p, x);
-    const R arrival = f.entry * f.growth;  // the speed at T
+    const R largest(Float<T>::kMax);
+    // The speed at T. A product of infinity and 0 would be nan.
+    const R arrival = Max(Min(f.entry * f.growth, largest), -largest);
     R factor = one, of_factor = zero;      // Φ(x), and what its derivative gives dx
     if (form != kDitacLeaky) {
       const R density = Exp(f.x * f.x * R(-0.5));
       factor = Below(f.x, density);
       of_factor = f.warped * density * R(0.39894228040143267794);  // 1 / √(2π)
     }
-    const auto held = Abs(f.warped) >= R(Float<T>::kMax);
+    const auto held = Abs(f.warped) >= largest;
     R share = form == kDitacGe ? dy : dy * factor;  // of T
     share = free() ? Select(held, zero, share) : Select(f.inside, share, zero);
-    R slope = Select(f.leaves, arrival / f.speed, f.growth);
-    if (free()) slope = Select((f.x == f.near) | IsNan(f.x), slope, Select(f.leaves, zero, f.growth));
-    R dx = share * slope;
+    R dx = Select(f.leaves, share * arrival / f.speed, share * f.growth);
+    if (free()) dx = Select(f.leaves & (Abs(f.x) > R(kFar)), zero, dx);
     if (has_factor()) {
       dx += dy * of_factor;
       if (!free()) dx += Select(f.inside, zero, dy * factor);
@@ -292,12 +304,12 @@ struct DitacFormula {
         Select(f.z < R(M::kHighest),
                Select(small, M::QuotientSlope(f.z), (f.growth - f.quotient) / f.z), zero);
     const R moved = per_cell * (f.time * f.quotient);
-    R turned = per_cell * (f.entry * (f.time * f.time) * quotient_slope);
-    if (free()) turned += Select(f.leaves, zero, share * ((f.x - f.near) * f.growth));
+    R turned = per_cell * quotient_slope * (f.entry * (f.time * f.time));
+    if (free()) turned += Select(f.leaves, zero, share * f.growth * (f.x - f.near));
     const R last_low = moved * (one - f.from) - turned, last_high = moved * f.from + turned;
     // The cell where it starts, if it leaves that, and those between.
     const DitacCrossing<R> crossing(f.speed, f.end, f.distance, f.slope);
-    const R rate = per_cell * arrival;
+    const R rate = Max(Min(per_cell * arrival, largest), -largest);
     const R low = rate * ((one - f.local) * crossing.all - crossing.beyond);
     const R high = rate * (f.local * crossing.all + crossing.beyond);
     const R first = Select(f.leaves, f.first, R(-9.0));

@@ -83,9 +83,9 @@ struct PwluFormula {
   template <typename R>
   HOST_DEVICE R Within(const R* p, R x, R* cell, R* own) const {
     const R* q = p + n() + 1;
-    const R u = (Min(Max(x, q[kLow]), q[kHigh]) - q[kLow]) * q[kInverse];
+    const R u = OfSide(q, x, R(1.0 * n()), R(0.0), (x - q[kLow]) * q[kInverse]);
     *cell = Pick<2>(p, n(), u, own);
-    return OfSide(q, x, R(1.0), R(0.0), u - *cell);
+    return u - *cell;
   }
 
   template <typename R>

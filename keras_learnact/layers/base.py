@@ -674,6 +674,36 @@ def standardized(value):
     return tuple(map(standardized, value)) if isinstance(value, (list, tuple)) else value
 
 
+class TwoPhaseActivation(LearnableActivation):
+    """An activation whose parameters stay at their start in a first phase of the training.
+
+    While its weight `frozen`, which is not trainable, is 1, no gradient flows to its parameters.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.frozen = None  # a weight, when built
+
+    def build(self, input_shape=None):
+        if self.frozen is None:
+            self.frozen = self.add_weight(
+                shape=(),
+                # NumPy, as in the base class: a cell may be building this while it is traced.
+                initializer=lambda shape, dtype=None: np.zeros(shape, dtype),
+                trainable=False,
+                autocast=False,
+                name="frozen",
+            )
+        super().build(input_shape)
+
+    def _values(self):
+        frozen = self.frozen > 0
+        return {
+            name: ops.where(frozen, ops.stop_gradient(value), value)
+            for name, value in super()._values().items()
+        }
+
+
 def groups_in(parameters):
     """How many groups a dict has that is like `parameters()`; without parameters there is one."""
     return max(map(len, parameters.values()), default=1)

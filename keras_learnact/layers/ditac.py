@@ -21,6 +21,8 @@ from keras_learnact.numerics import finite, limits
 # In the order of DitacForm in custom_ops/kernels/ditac.h.
 FORMS = ("gelu", "leaky", "ge", "inf")
 NEGATIVE_SLOPE = 0.01  # of the leaky form
+FAR = 2.0**80  # from here on the form "inf" goes on as a line
+SHRINKING = -math.log(2)
 SMALL = 0.5  # up to here series are used: the closed forms lose digits
 
 
@@ -42,9 +44,11 @@ class DiTAC(LearnableActivation):
 
     T is exact, not read from a table: within a cell φ is an exponential, so is the time to its
     end a logarithm, and the walk goes from cell to cell until the time is used. T′(x) = v(T)/v(x)
-    is continuous inside of the interval; at lo and hi f has kinks, where the derivative is that
-    from inside. Speeds |v| beyond 2^40/tess count as that (in float64 2^80), which changes no
-    digit of T, and have no gradient; a speed below 2^-80/tess (2^-900) never leaves its cell.
+    is continuous inside of the interval but for vertices where v is 0, at which the derivative is
+    the right one; at lo and hi f has kinks, where it is that from inside. Speeds |v| beyond
+    2^40/tess count as that (in float64 2^80) and have no gradient; T changes by it only where v
+    goes from one such speed to another of the other sign, and then is 0 in the middle of the cell.
+    A speed below 2^-80/tess (2^-900) never leaves its cell.
 
     The forms:
 
@@ -63,8 +67,9 @@ class DiTAC(LearnableActivation):
     spaced points of [−1, 1]; it is conditioned on v being continuous, and 0 at the ends. By default
     λ = 0: an activation should not add to a model's loss unasked. The authors' λ is 0.1.
 
-    Values and gradients are right for every finite x. f(±∞) is f at the largest finite number,
-    f(nan) is nan.
+    Values and gradients are right for every finite x; in the form "inf" where |x| < 2^80 and
+    T′ < e^87 (in float64 e^708), beyond which T goes on as a line and T′ counts as that. f(±∞) is f
+    at the largest finite number, f(nan) is nan.
 
     Args:
         tess: number of cells, at least 2.
@@ -290,12 +295,16 @@ def warped(x, velocity, tess, interval, free):
     if not free:
         inside = _inside(x, interval)
         place = (ops.where(inside, x, lo) - lo) * (1 / length)
-        origin, moved, _ = flow(place, x, knots, speeds, free)
+        origin, moved, _ = flow(place, place, x, knots, speeds, free)
         return ops.where(inside, origin + length * moved, x)
     # So far away that nothing overflows; beyond, T goes on as a line.
-    far = 2.0**80
-    near = ops.clip(x, -far, far)
-    origin, moved, growth = flow((near - lo) * (1 / length), near, knots, speeds, free)
+    there = ops.clip(x, -FAR, FAR)
+    # Where distances shrink to less than a half, the way would nearly undo the distance from the
+    # vertex: T is reckoned from there.
+    near = ops.where(ops.logical_and(x < lo, speeds[1] - speeds[0] < SHRINKING), lo, there)
+    near = ops.where(ops.logical_and(x > hi, speeds[-1] - speeds[-2] < SHRINKING), hi, near)
+    place, start = ((at - lo) * (1 / length) for at in (near, there))
+    origin, moved, growth = flow(place, start, near, knots, speeds, free)
     largest = float(limits(x.dtype).max)
     return ops.clip(origin + length * moved + (x - near) * growth, -largest, largest)
 
@@ -309,7 +318,7 @@ def _speeds(x):
     return (2.0**40, 2.0**-80) if limits(x.dtype).bits == 32 else (2.0**80, 2.0**-900)
 
 
-def flow(place, x, knots, speeds, free):
+def flow(place, start, x, knots, speeds, free):
     """Where a unit of time leads: an origin, and how far from there.
 
     No branch has an operand without a finite derivative where it is not taken: gradients of any
@@ -317,7 +326,9 @@ def flow(place, x, knots, speeds, free):
 
     Args:
         place: tensor, in cells from the first vertex.
-        x: the same place as the layer has it.
+        start: where the flow starts: the place, or farther out in the same cell. Then T is wanted
+            of the place, by the line that T is where no cell is left.
+        x: the place as the layer has it.
         knots: the vertices as the layer has them.
         speeds: the speeds at the vertices, in cells, tensors that broadcast with place.
         free: whether the cells at the ends have no outer end.
@@ -332,7 +343,7 @@ def flow(place, x, knots, speeds, free):
         here = place >= k
         cell = ops.where(here, float(k), cell)
         low, high = ops.where(here, speeds[k], low), ops.where(here, speeds[k + 1], high)
-    local, slope = place - cell, high - low
+    local, slope = start - cell, high - low
     speed = low + slope * local
 
     # The cell where it starts.
@@ -344,6 +355,7 @@ def flow(place, x, knots, speeds, free):
         can = ops.logical_and(can, ops.logical_not(outer))
     leaves, used = _time(speed, end, ops.where(right, 1 - local, -local), slope, can)
     time = 1 - used
+    speed = ops.where(leaves, speed, low + slope * (place - cell))
 
     # The cells that follow, until one is not crossed in the time that is left.
     origin = x
@@ -409,9 +421,10 @@ def _where(condition, speed, end, distance, slope):
 
 
 def _duration(speed, end, distance, slope):
-    change = slope * distance / speed  # of the speed, relative
-    small = ops.abs(change) <= SMALL
-    near = distance / speed * _logarithm_quotient(ops.where(small, change, 0.0))
+    # How much the speed changes, relative; elsewhere its derivative may be infinite.
+    small = ops.abs(slope * distance) <= SMALL * ops.abs(speed)
+    over = ops.where(small, distance, 0.0) / ops.where(small, speed, 1.0)
+    near = over * _logarithm_quotient(slope * over)
     sizes = ops.abs(speed), ops.abs(end)
     # The quotient of the two may overflow. Then their logarithms are far enough apart.
     similar = ops.logical_and(sizes[0] < 2.0**20 * sizes[1], sizes[1] < 2.0**20 * sizes[0])

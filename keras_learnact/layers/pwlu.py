@@ -7,8 +7,8 @@ from keras import ops
 from keras_learnact import expressions, fitting, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
-    LearnableActivation,
     Parameter,
+    TwoPhaseActivation,
     deserialize,
     serialize,
     standardized,
@@ -19,7 +19,7 @@ NARROWEST = 2.0**-20  # what the boundaries are apart at least
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PWLU(LearnableActivation):
+class PWLU(TwoPhaseActivation):
     """Piecewise linear unit: lines between learned values at equally spaced places.
 
     Formula:
@@ -36,9 +36,12 @@ class PWLU(LearnableActivation):
     If training moves B_L above B_R, the two change places. They count as 2^-20 apart at least, and
     then it is the smaller one that moves both: f is continuous, whatever its parameters are.
 
-    In the paper the layer is a ReLU for the first steps, in which its inputs are watched; then it
-    starts anew as a ReLU with boundaries three standard deviations from their mean on either side.
-    The method `realign` is that second start.
+    The paper trains in two phases: for some epochs the layer stays a ReLU, and its inputs are
+    watched; then it starts anew as a ReLU with boundaries three standard deviations from their mean
+    on either side. The callback `keras_learnact.callbacks.PWLUBoundaries` does both, the method
+    `realign` the second start. The first phase is kept in the weight `frozen`, which is not
+    trainable: while it is 1, no gradient flows to the parameters. (An optimizer with weight decay
+    would still shrink them.)
 
     The value is right for every finite x and all finite parameters; where a product overflows
     although f does not, no gradient flows. f(±∞) is f at the largest finite number, f(nan) is nan.
@@ -54,7 +57,8 @@ class PWLU(LearnableActivation):
         regularizer: optional Keras regularizer of the values.
         constraint: optional Keras constraint of the values.
 
-    Weights: `values` [groups, N + 1], `boundaries` [groups, 2] and `slopes` [groups, 2].
+    Weights: `values` [groups, N + 1], `boundaries` [groups, 2] and `slopes` [groups, 2]; `frozen`,
+    a scalar.
 
     Raises:
         ValueError: for num_intervals < 1, boundaries that are not two increasing numbers, or an

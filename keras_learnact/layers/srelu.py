@@ -1,14 +1,13 @@
 """SReLU: the S-shaped rectified linear unit."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
-    LearnableActivation,
     Parameter,
+    TwoPhaseActivation,
     serialize,
     standardized,
     start,
@@ -19,7 +18,7 @@ PARAMETERS = ("t_left", "a_left", "t_right", "a_right")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SReLU(LearnableActivation):
+class SReLU(TwoPhaseActivation):
     """S-shaped rectified linear unit: identity in the middle, a learned line on either side.
 
     Formula:
@@ -76,7 +75,6 @@ class SReLU(LearnableActivation):
                 f"a_right). Received: initial={initial!r}"
             )
         self.initial = standardized(initial)
-        self.frozen = None  # a weight, when built
         self._start = [
             start("SReLU", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
         ]
@@ -86,30 +84,11 @@ class SReLU(LearnableActivation):
             Parameter(name, 1, value) for name, value in zip(PARAMETERS, self._start, strict=True)
         ]
 
-    def build(self, input_shape=None):
-        if self.frozen is None:
-            self.frozen = self.add_weight(
-                shape=(),
-                # NumPy, as in the base class: a cell may be building this while it is traced.
-                initializer=lambda shape, dtype=None: np.zeros(shape, dtype),
-                trainable=False,
-                autocast=False,
-                name="frozen",
-            )
-        super().build(input_shape)
-
     def function(self, x, t_left, a_left, t_right, a_right):
         return srelu(x, t_left[0], a_left[0], t_right[0], a_right[0])
 
     def kernel(self, training):
         return kernels.Call(KERNEL, ())
-
-    def _values(self):
-        frozen = self.frozen > 0
-        return {
-            name: ops.where(frozen, ops.stop_gradient(value), value)
-            for name, value in super()._values().items()
-        }
 
     def expression(self, x, t_left, a_left, t_right, a_right):
         sp = expressions.sympy()

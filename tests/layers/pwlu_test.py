@@ -130,10 +130,19 @@ def test_boundaries_that_meet_are_a_steep_line_apart_and_can_part(way):
     np.testing.assert_array_equal(by_right, 0)
 
 
+@pytest.mark.parametrize("way", ["formula", "kernel"])
+def test_boundaries_between_which_float32_has_no_number_are_a_step(way):
+    layer = PWLU(2, initial=((1, 5, 2), (0, 3)), initial_boundaries=(0, 1))
+    layer.boundaries.assign([[-32, -32]])
+    x = np.float32([-33, -32, -31])
+    y = layer.curve(x)[0] if way == "formula" else call(layer, x[:, np.newaxis])[:, 0]
+    np.testing.assert_array_equal(y, [1, 2, 5])
+
+
 def test_parameters_for_each_group():
     layer = PWLU(4, sharing="channel")
     layer.build((None, 7, 3))
-    assert layer.count_params() == 3 * (5 + 2 + 2)
+    assert layer.count_params() == 3 * (5 + 2 + 2) + 1  # and `frozen`
 
 
 def test_realigned_it_starts_anew_between_other_boundaries_of_each_group():
