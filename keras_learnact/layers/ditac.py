@@ -16,7 +16,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, limits
+from keras_learnact.numerics import erf, finite, limits, log1p_ratio
 
 # In the order of DitacForm in custom_ops/kernels/ditac.h.
 FORMS = ("gelu", "leaky", "ge", "inf")
@@ -271,7 +271,7 @@ def ditac(x, velocity, tess, interval, form):
     x = finite(x)
     moved = warped(x, velocity, tess, interval, form == "inf")
     # TensorFlow's erf of 1e308 is nan.
-    below = 0.5 * (1 + ops.erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
+    below = 0.5 * (1 + erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
     if form in ("gelu", "inf"):
         return moved * below
     outside = x * below if form == "ge" else ops.where(x < 0, NEGATIVE_SLOPE * x, x)
@@ -411,7 +411,7 @@ def _where(condition, speed, end, distance, slope):
 def _duration(speed, end, distance, slope):
     change = slope * distance / speed  # of the speed, relative
     small = ops.abs(change) <= SMALL
-    near = distance / speed * _logarithm_quotient(ops.where(small, change, 0.0))
+    near = distance / speed * log1p_ratio(ops.where(small, change, 0.0))
     sizes = ops.abs(speed), ops.abs(end)
     # The quotient of the two may overflow. Then their logarithms are far enough apart.
     similar = ops.logical_and(sizes[0] < 2.0**20 * sizes[1], sizes[1] < 2.0**20 * sizes[0])
@@ -430,14 +430,6 @@ def _exponential_quotient(z):
     series = _series(ops.where(small, z, 0.0), [1 / math.factorial(n + 1) for n in range(16)])
     large = ops.where(small, 1.0, z)
     return ops.where(small, series, (ops.exp(large) - 1) / large)
-
-
-def _logarithm_quotient(z):
-    """ln(1 + z) / z for |z| <= 1/2, 1 at 0."""
-    small = ops.abs(z) <= 0.1
-    series = _series(ops.where(small, z, 0.0), [(-1) ** n / (n + 1) for n in range(18)])
-    large = ops.where(small, 0.5, z)
-    return ops.where(small, series, ops.log1p(large) / large)
 
 
 def _series(z, coefficients):
