@@ -150,3 +150,48 @@ def difference(a, b):
 
     (positive_a, negative_a), (positive_b, negative_b) = parts(a), parts(b)
     return positive_a - positive_b, negative_a - negative_b
+
+
+def log1p_ratio(w):
+    """log(1 + w) / w for -1/2 <= w <= 1, smooth at 0, of operations that ONNX has.
+
+    log(1 + w) = 2 artanh(s) with s = w / (2 + w).
+    """
+    s = w / (2 + w)
+    z, series = s * s, 0.0
+    for k in range(17, -1, -1):  # |s| <= 1/3: the next term is below 2^-62
+        series = series * z + 1 / (2 * k + 1)
+    return series * (2 / (2 + w))
+
+
+def erfc(v):
+    """1 − erf(v) for v >= 0."""
+    if _has_erf(v):
+        return 1 - ops.erf(v)
+    # The fit of NormalTail in custom_ops/runtime/math.h, of √2 v.
+    t = 1 / (1 + 0.3 * math.sqrt(2) * v)
+    return 2 * ops.exp(-v * v) * t * functools.reduce(lambda y, c: y * t + c, ERFC)
+
+
+# From the highest power on.
+ERFC = (
+    *(-0.02062302219, 0.11243335274, -0.22820866149, 0.19177843074, -0.079418796762),
+    *(0.096154507607, 0.078390389571, 0.11023527906, 0.11957182995, 0.11968668906),
+)
+
+
+def erf(v):
+    """The error function, also where LiteRT has to compute it."""
+    if _has_erf(v):
+        return ops.erf(v)
+    small = ops.abs(v) < 0.5
+    near, series = ops.where(small, v, 0.0), 0.0
+    for k in range(6, -1, -1):  # the next term is below 2^-30 of the sum
+        series = series * near * near + (-1) ** k / (math.factorial(k) * (2 * k + 1))
+    far = ops.sign(v) * (1 - erfc(ops.abs(ops.where(small, 1.0, v))))
+    return ops.where(small, 2 / math.sqrt(math.pi) * near * series, far)
+
+
+def _has_erf(v):
+    """Whether what is traced now may call erf: LiteRT has none, and no numbers of 64 bits."""
+    return not kernels.is_portable() or limits(v.dtype).dtype == "float64"

@@ -77,6 +77,10 @@ class Activations(tuple):
             f"There are {', '.join(activation.name for activation in self)}."
         )
 
+    def __contains__(self, which):
+        """Whether there is an activation of this name, or this `Activation`."""
+        return super().__contains__(which) or any(a.name == which for a in self)
+
     def __str__(self):
         from rich import box
         from rich.console import Console

@@ -1,6 +1,5 @@
 """Swish with a learned slope, and ACON-C: the larger of two lines, smoothed and learned."""
 
-import functools
 import math
 
 import keras
@@ -15,7 +14,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, limits, weighted_sum
+from keras_learnact.numerics import erfc, finite, limits, weighted_sum
 
 PARAMETERS = ("p1", "p2", "beta")
 
@@ -173,26 +172,11 @@ class ACONC(LearnableActivation):
         return {**super().get_config(), "initial": tuple(map(serialize, self.initial))}
 
 
-def _erfc(v):
-    """1 − erf(v) for v >= 0."""
-    if not kernels.is_portable() or limits(v.dtype).dtype == "float64":
-        return 1 - ops.erf(v)
-    # LiteRT has no erf. The fit of NormalTail in custom_ops/runtime/math.h, of √2 v.
-    t = 1 / (1 + 0.3 * math.sqrt(2) * v)
-    return 2 * ops.exp(-v * v) * t * functools.reduce(lambda y, c: y * t + c, ERFC)
-
-
-# From the highest power on.
-ERFC = (
-    *(-0.02062302219, 0.11243335274, -0.22820866149, 0.19177843074, -0.079418796762),
-    *(0.096154507607, 0.078390389571, 0.11023527906, 0.11957182995, 0.11968668906),
-)
-
 # 2 G(-v) for v >= 0, for the distribution functions G that are gates; in the order of
 # SmoothMaximumGate in custom_ops/kernels/smooth_maximum.h.
 GATES = {
     "logistic": lambda v: 2 * ops.sigmoid(-v),
-    "normal": _erfc,
+    "normal": erfc,
 }
 
 

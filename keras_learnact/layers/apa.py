@@ -14,7 +14,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, product_over
+from keras_learnact.numerics import finite, log1p_ratio, product_over
 
 # exp(-1000) is 0 in every dtype. Where w = λ e^(-κx) > 1, log(1 + w)/λ exceeds log(2)/λ and
 # (log λ - κx)/λ: one of them exceeds 1000 if κx/λ < -2^15. Where w < 1, it does if κx < -8.
@@ -204,27 +204,20 @@ def apa(x, lambda_, kappa):
     w_below_1 = ops.log(ops.where(some, size, 1.0)) < u
     small = ops.logical_or(ops.logical_not(some), w_below_1)
     zero = ops.logical_and(ops.logical_not(small), product_over(kappa, x, size) < -_NOTHING)
-    large = ops.logical_not(ops.logical_or(small, zero))  # nan too
+    settled = ops.logical_or(small, zero)  # nan is not
 
     # In each part the other elements are numbers for which no derivative overflows.
     near = ops.where(small, u, 0.0)
     e = ops.exp(ops.where(near < -_HIGHEST, _HIGHEST, -near))
-    if_small = e * _log1p_ratio(ops.where(small, size, 0.0) * e)
+    if_small = e * log1p_ratio(ops.where(small, size, 0.0) * e)
 
-    size = ops.where(large, size, 1.0)
-    ratio, log = product_over(kappa, ops.where(large, x, 0.0), size), ops.log(size)
-    if_large = (log + ops.log1p(ops.exp(ratio * size - log))) / size - ratio
+    size = ops.where(settled, 1.0, size)
+    ratio, log = product_over(kappa, ops.where(settled, 0.0, x), size), ops.log(size)
+    rest = ops.exp(ratio * size - log)
+    if_large = (log + rest * log1p_ratio(rest)) / size - ratio
 
-    return ops.exp(-ops.where(small, if_small, ops.where(zero, _NOTHING, if_large)))
-
-
-def _log1p_ratio(w):
-    """log(1 + w) / w for 0 <= w <= 1, smooth at 0: log(1 + w) = 2 artanh(s) with s = w/(2 + w)."""
-    s = w / (2 + w)
-    z, series = s * s, 0.0
-    for k in range(17, -1, -1):  # s <= 1/3: the next term is below 2^-62
-        series = series * z + 1 / (2 * k + 1)
-    return series * (2 / (2 + w))
+    value = ops.exp(-ops.where(small, if_small, ops.where(zero, _NOTHING, if_large)))
+    return ops.where(ops.isnan(x), x, value)  # LiteRT's exp(nan) is 0
 
 
 def aglu(x, lambda_, kappa):

@@ -16,7 +16,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, limits
+from keras_learnact.numerics import erf, finite, limits, log1p_ratio
 
 # In the order of DitacForm in custom_ops/kernels/ditac.h.
 FORMS = ("gelu", "leaky", "ge", "inf")
@@ -276,7 +276,7 @@ def ditac(x, velocity, tess, interval, form):
     x = finite(x)
     moved = warped(x, velocity, tess, interval, form == "inf")
     # TensorFlow's erf of 1e308 is nan.
-    below = 0.5 * (1 + ops.erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
+    below = 0.5 * (1 + erf(ops.clip(x, -64.0, 64.0) * (1 / math.sqrt(2))))
     if form in ("gelu", "inf"):
         return moved * below
     outside = x * below if form == "ge" else ops.where(x < 0, NEGATIVE_SLOPE * x, x)
@@ -424,7 +424,7 @@ def _duration(speed, end, distance, slope):
     # How much the speed changes, relative; elsewhere its derivative may be infinite.
     small = ops.abs(slope * distance) <= SMALL * ops.abs(speed)
     over = ops.where(small, distance, 0.0) / ops.where(small, speed, 1.0)
-    near = over * _logarithm_quotient(slope * over)
+    near = over * log1p_ratio(slope * over)
     sizes = ops.abs(speed), ops.abs(end)
     # The quotient of the two may overflow. Then their logarithms are far enough apart.
     similar = ops.logical_and(sizes[0] < 2.0**20 * sizes[1], sizes[1] < 2.0**20 * sizes[0])
@@ -443,14 +443,6 @@ def _exponential_quotient(z):
     series = _series(ops.where(small, z, 0.0), [1 / math.factorial(n + 1) for n in range(16)])
     large = ops.where(small, 1.0, z)
     return ops.where(small, series, (ops.exp(large) - 1) / large)
-
-
-def _logarithm_quotient(z):
-    """ln(1 + z) / z for |z| <= 1/2, 1 at 0."""
-    small = ops.abs(z) <= 0.1
-    series = _series(ops.where(small, z, 0.0), [(-1) ** n / (n + 1) for n in range(18)])
-    large = ops.where(small, 0.5, z)
-    return ops.where(small, series, ops.log1p(large) / large)
 
 
 def _series(z, coefficients):

@@ -14,7 +14,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, limits
+from keras_learnact.numerics import erf, finite, limits
 
 PARAMETERS = ("alpha", "beta", "gamma")
 
@@ -126,7 +126,7 @@ def eelu(x, alpha, beta, gamma):
     # Where erf is ±1, and its slope 0 in every dtype, or a product of derivatives may overflow, no
     # gradient flows.
     level = ops.abs(beta * root * root) > 30
-    error = ops.where(level, ops.sign(beta), ops.erf(ops.where(level, 0.0, beta) * root * root))
+    error = ops.where(level, ops.sign(beta), erf(ops.where(level, 0.0, beta) * root * root))
     size, growth = ops.maximum(ops.abs(beta), 1.0), ops.square(ops.maximum(root, 1.0))
     fits = ops.isfinite(alpha * x * size * growth * 4 * (ops.abs(x) + ops.abs(gamma) + 1))
     return alpha * (x * ops.where(fits, error, ops.stop_gradient(error)))

@@ -44,7 +44,7 @@ class Hermite(LearnableActivation):
     the limit, f(nan) is nan.
 
     Args:
-        degree: d >= 1.
+        degree: d, from 1 to 170.
         initial: whose terms it starts with: the name of a Keras activation, a callable, or the
             d + 1 coefficients c_0 … c_d.
         sharing: see `LearnableActivation`.
@@ -55,7 +55,7 @@ class Hermite(LearnableActivation):
     Weights: `coefficients` [groups, d + 1].
 
     Raises:
-        ValueError: for a degree below 1, or an `initial` of another form.
+        ValueError: for another degree, or an `initial` of another form.
 
     Example:
 
@@ -85,9 +85,10 @@ class Hermite(LearnableActivation):
         **kwargs,
     ):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
+        # Beyond 170, i! is no floating-point number.
+        if isinstance(degree, bool) or not isinstance(degree, int) or not 1 <= degree <= 170:
             raise ValueError(
-                f"Hermite: `degree` must be an integer >= 1. Received: degree={degree!r}"
+                f"Hermite: `degree` must be an integer from 1 to 170. Received: degree={degree!r}"
             )
         self.degree = degree
         self.initial = standardized(initial)
@@ -102,7 +103,8 @@ class Hermite(LearnableActivation):
             weighted = fitting.values(self.initial, x) * np.exp(-(x**2) / 2)
             powers = np.vander(x, self.degree + 1, increasing=True)
             polynomials = powers @ np.array(monomials(self.degree)).T
-            return tuple((weighted @ polynomials / math.sqrt(2 * math.pi) * (x[1] - x[0])).tolist())
+            start = weighted @ polynomials / math.sqrt(2 * math.pi) * (x[1] - x[0])
+            return tuple(np.where(np.abs(start) < 1e-14, 0.0, start).tolist())  # no rounding errors
         numbers = np.asarray(self.initial)
         if numbers.dtype.kind not in "iuf" or numbers.shape != (self.degree + 1,):
             raise ValueError(
