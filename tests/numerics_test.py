@@ -1,9 +1,11 @@
 import keras
 import numpy as np
 import pytest
+import scipy.special
 from keras import ops
 
-from keras_learnact.numerics import exponent, mantissa, power_of_two
+from keras_learnact import kernels
+from keras_learnact.numerics import erf, erfc, exponent, log1p_ratio, mantissa, power_of_two
 
 
 def test_exponents_by_hand():
@@ -38,3 +40,23 @@ def test_a_mantissa_by_hand():
     assert k.tolist() == [-126, 2, -1, 127, -125]
     _, k = mantissa(x, least=-10)
     assert ops.convert_to_numpy(k).tolist() == [-10, 2, -1, 127, -10]
+
+
+def test_exports_have_error_functions_of_plain_operations():
+    v = np.concatenate([np.linspace(-6, 6, 1001), [0, 1e-30, -0.5, 0.5, 64, -1e30]]).astype(
+        "float32"
+    )
+    with kernels.portable():
+        y = ops.convert_to_numpy(erf(ops.convert_to_tensor(v)))
+        rest = ops.convert_to_numpy(erfc(ops.convert_to_tensor(np.abs(v))))
+        assert np.isnan(ops.convert_to_numpy(erf(ops.convert_to_tensor([np.float32(np.nan)]))))
+    # A few roundings of float32; far out, those of v² in exp(-v²).
+    np.testing.assert_allclose(y, scipy.special.erf(v), rtol=1e-6)
+    np.testing.assert_allclose(rest, scipy.special.erfc(np.abs(v)), rtol=1e-5, atol=1e-37)
+
+
+def test_a_logarithm_over_its_argument():
+    w = np.array([-0.5, -0.1, 0, 1e-30, 0.5, 1], "float32")
+    y = ops.convert_to_numpy(log1p_ratio(ops.convert_to_tensor(w)))
+    expected = [2 * np.log(2), 10 * np.log(1 / 0.9), 1, 1, 2 * np.log(1.5), np.log(2)]
+    np.testing.assert_allclose(y, expected, rtol=5e-7)  # a few roundings of float32

@@ -52,6 +52,7 @@ def test_costs_are_positive_ratios_of_activations_that_there_are():
 def test_it_is_read_by_name_and_by_number():
     assert TABLE["PAU"].parameters == {"numerator": 6, "denominator": 4}
     assert TABLE[0] is next(iter(TABLE))
+    assert "PAU" in TABLE and TABLE[0] in TABLE and "pau" not in TABLE
     with pytest.raises(KeyError, match="Received: 'pau'. There are .*PAU"):
         TABLE["pau"]
 

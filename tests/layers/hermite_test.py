@@ -146,6 +146,7 @@ def test_its_kernel_takes_as_many_coefficients_as_it_says():
     [
         ({"degree": 0}, "degree=0"),
         ({"degree": True}, "degree=True"),
+        ({"degree": 171}, "from 1 to 170.*degree=171"),
         ({"initial": (1, 2)}, r"5 coefficients.*initial=\(1, 2\)"),
         ({"initial": "rleu"}, "Unknown activation.*'rleu'"),
     ],
