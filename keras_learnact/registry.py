@@ -92,7 +92,8 @@ class Activations(tuple):
         # Two of the eight below two others, or the table would be wider than a window.
         heads = f"{name}\n{source}", formula, f"{parameters}\n{start}", smooth, kernel, cost
         for head in heads:
-            table.add_column(head, overflow="fold", min_width=40 if head == formula else None)
+            least = 36 if head == formula else None
+            table.add_column(head, overflow="fold", min_width=least, no_wrap=head in heads[3:])
         for name, formula, parameters, start, *rest, source in map(_cells, self):
             cells = f"{name}\n{source}", formula, f"{parameters}\n{start}".strip(), *rest
             table.add_row(*map(Text, cells))

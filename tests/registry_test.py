@@ -64,6 +64,9 @@ def test_the_text_fits_a_window_and_names_all(monkeypatch):
     for cls in ACTIVATIONS:
         assert re.search(rf"^ {cls.__name__}\b", text, re.MULTILINE)
     assert "max(0, hinges_s − x)" in text
+    for activation in TABLE:
+        if activation.forward is not None:  # no cell is cut
+            assert f"{activation.forward:.2f} / {activation.forward_backward:.2f}" in text
 
 
 def test_a_notebook_shows_it_without_markup_of_the_formulas():

@@ -21,6 +21,7 @@ from keras_learnact.numerics import finite, weighted_sum
 
 BASES = ("silu", None)
 DEGREES = (1, 2, 3)
+LARGEST_GRID = 1000  # the formula has a term for each part
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -45,7 +46,7 @@ class BSpline(LearnableActivation):
     finite number. f(±∞) is f at the largest finite number, f(nan) is nan.
 
     Args:
-        grid: G >= 1, the number of parts.
+        grid: G, the number of parts, from 1 to 1000.
         degree: d, 1, 2 or 3. A spline of degree 1 is a `PWLU` with fixed boundaries.
         grid_range: two increasing numbers.
         base: "silu" or None.
@@ -60,7 +61,7 @@ class BSpline(LearnableActivation):
     Weights: `coefficients` [groups, G + d] and, with a base, `weight` [groups, 1].
 
     Raises:
-        ValueError: for a grid below 1, another degree or base, a range that is not two
+        ValueError: for a grid outside of 1 to 1000, another degree or base, a range that is not two
             increasing numbers, or an `initial` of another form.
 
     Example:
@@ -92,8 +93,11 @@ class BSpline(LearnableActivation):
         **kwargs,
     ):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if isinstance(grid, bool) or not isinstance(grid, int) or grid < 1:
-            raise ValueError(f"BSpline: `grid` must be an integer >= 1. Received: grid={grid!r}")
+        if isinstance(grid, bool) or not isinstance(grid, int) or not 1 <= grid <= LARGEST_GRID:
+            raise ValueError(
+                f"BSpline: `grid` must be an integer from 1 to {LARGEST_GRID}. "
+                f"Received: grid={grid!r}"
+            )
         if isinstance(degree, bool) or degree not in DEGREES:
             raise ValueError(
                 f"BSpline: `degree` must be one of {DEGREES}. Received: degree={degree!r}"

@@ -42,7 +42,8 @@ class GroupKANDense(keras.layers.Layer):
         bias_initializer, kernel_regularizer, bias_regularizer, kernel_constraint, bias_constraint:
             of the `keras.layers.Dense` inside, whose weights are `linear.kernel` and `linear.bias`.
         rational: the layer of functions itself, in place of the one that the other arguments
-            describe: say, a PAU with regularizers. A config has it, with its `trainable`.
+            describe, `groups` too: say, a PAU with regularizers. A config has it, with its
+            `trainable`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Input shape: any, with a known number of channels, the last axis. Output shape: the same, but
@@ -110,6 +111,11 @@ class GroupKANDense(keras.layers.Layer):
                 shared_numerator=True,
                 name=f"{self.name}_rational",
                 dtype=self.dtype_policy,
+            )
+        if not isinstance(rational, keras.layers.Layer):
+            raise ValueError(
+                "GroupKANDense: `rational` must be a layer, say a PAU, or None. "
+                f"Received: rational={rational!r}"
             )
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.VarianceScaling(

@@ -177,6 +177,7 @@ def test_its_kernel_takes_as_many_parts_as_it_says():
     ("arguments", "message"),
     [
         ({"grid": 0}, "grid=0"),
+        ({"grid": 1001}, "from 1 to 1000.*grid=1001"),
         ({"grid": 1.5}, r"grid=1\.5"),
         ({"degree": 4}, r"one of \(1, 2, 3\).*degree=4"),
         ({"degree": True}, "degree=True"),

@@ -351,6 +351,7 @@ def test_bounds_of_a_network_hold(method):
         (lambda: GroupKANDense(4, groups="channel"), "groups='channel'"),
         (lambda: GroupKANDense(4, initial=([0.0] * 6, [0.0] * 4)), "kernel_initializer"),
         (lambda: GroupKANDense(4, initial="gleu"), "gelu"),
+        (lambda: GroupKANDense(4, rational="pau"), "a layer, say a PAU.*rational='pau'"),
         (
             lambda: GroupKANDense(4, 3)(np.zeros((2, 8))),
             r"multiple of 3.*Use one of \[1, 2, 4, 8\]",
