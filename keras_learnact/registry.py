@@ -206,7 +206,7 @@ def _cells(activation):
         start += f", within {activation.start_error:g}"
     cost = ""
     if activation.forward is not None:
-        cost = f"{activation.forward:.2f} / {activation.forward_backward:.2f}"
+        cost = f"{activation.forward:.2f}\n{activation.forward_backward:.2f}"
     return (
         activation.name,
         activation.formula,
