@@ -765,9 +765,9 @@ def rounding(root, x, unit, largest, tiny, scaled):
         if op in ("exp", "sinh", "cosh"):
             result = overflowing(result)
         if op in ("erfc", "sin", "cos"):
-            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6.
+            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6. Then it is 0.
             certain = (op == "erfc") & (inside.low > 6)
-            units = np.where(certain, 0.0, _FUNCTION * unit)
+            units = np.where(certain, result.size, _FUNCTION * unit)
             low, high = (0, 2) if op == "erfc" else (-1, 1)
             result = Interval(
                 np.maximum(result.low - units, low), np.minimum(result.high + units, high)
