@@ -16,7 +16,7 @@ from keras_learnact import expressions
 WIDE = np.longdouble
 # By how much of its result every operation on intervals is rounded outward.
 OUTWARD = 2.0**-50
-TINY = float(np.finfo("float64").tiny)
+TINY = np.finfo(WIDE).tiny
 
 # Units in the last place by which a layer's operations err: arithmetic; exp and its like.
 _ARITHMETIC = 2
@@ -184,7 +184,7 @@ class Interval:
         )
 
     def times(self, number):
-        return self * Interval(number, number)
+        return self * Interval(WIDE(number), WIDE(number))
 
     @property
     def size(self):
@@ -280,9 +280,23 @@ def _wave(u, shift):
     return Interval(np.maximum(wave.low, -1.0), np.minimum(wave.high, 1.0))
 
 
-def _double(f):
-    """A function of SciPy, which has no wider numbers."""
-    return lambda u: f(np.asarray(u, "float64")).astype(WIDE)
+def _erf(u):
+    """SciPy has no wider numbers."""
+    return special.erf(np.asarray(u, "float64")).astype(WIDE)
+
+
+def _erfc(u):
+    return special.erfc(np.asarray(u, "float64")).astype(WIDE)
+
+
+def _erfc_of_interval(u):
+    """As `_erfc` is steep far from 0, for the doubles around the ends."""
+    low = np.nextafter(np.asarray(u.low, "float64"), -np.inf)
+    high = np.nextafter(np.asarray(u.high, "float64"), np.inf)
+    y = Interval.outward(_erfc(high), _erfc(low), 2.0**-48, float(np.finfo("float64").tiny))
+    # Where doubles underflow: 0 <= erfc(u) <= exp(-u^2) for u >= 0.
+    bell = np.where(u.low > 1, np.exp(-u.low * u.low) * (1 + 2.0**-40) + TINY, np.inf)
+    return Interval(np.maximum(y.low, 0), np.minimum(y.high, bell))
 
 
 def _even_root(u):
@@ -306,9 +320,9 @@ def _value(op, u):
             return np.cosh(u)
         return Interval.outward(np.cosh(u.least_size), np.cosh(u.size))
     if op == "erf":
-        return _increasing(_double(special.erf), u, 2.0**-48)
+        return _increasing(_erf, u, 2.0**-48, float(np.finfo("float64").tiny))
     if op == "erfc":
-        return -_increasing(lambda v: -_double(special.erfc)(v), u, 2.0**-48)
+        return _erfc_of_interval(u) if isinstance(u, Interval) else _erfc(u)
     if op == "log":
         return _increasing(lambda v: np.where(v > 0, np.log(v), -np.inf), u)
     if op == "log1p":
@@ -384,7 +398,7 @@ def _taylor(op, u, order):
 
 
 def _constant(number, like):
-    return Interval(number, number) if isinstance(like, Interval) else number
+    return Interval(WIDE(number), WIDE(number)) if isinstance(like, Interval) else number
 
 
 # Derivatives: a jet is the list of f, f', f''/2, f'''/6 of a subexpression; None is 0.
@@ -428,13 +442,40 @@ def jets(root, x, order):
             jets = [jet(arg) for arg in node.args]
             return functools.reduce(lambda u, v: _larger(u, v, op == "max"), jets)
         if op == "piecewise":
-            *others, last = node.args
-            result = jet(last[0])
-            for value, condition in reversed(others):
-                result = _chosen(*_holds(condition, jet), jet(value), result)
-            return result
+            return piecewise(node)
         u = jet(node.args[0])
         return _composed(_taylor(op, u[0], order), u)
+
+    def piecewise(node):
+        """Each part is followed only where it may hold: there may be many."""
+        shape = np.shape(x.low if interval else x)
+        left = np.ones(shape, bool)  # where no condition certainly holds so far
+        parts = []
+        for value, condition in node.args:
+            yes, no = (np.broadcast_to(v, shape) for v in _holds(condition, jet))
+            may = left if value is node.args[-1][0] else left & ~no
+            if may.any():
+                parts.append((yes, no, jet(value) if may.all() else part(value, may)))
+            left = left & ~yes
+        (*_, result) = parts.pop() if parts else (None, jet(node.args[-1][0]))
+        for yes, no, value in reversed(parts):
+            result = _chosen(yes, no, value, result)
+        return result
+
+    def part(node, where):
+        """The jet at some of the numbers, 0 elsewhere."""
+
+        def filled(values):
+            if values is None:
+                return None
+            if isinstance(values, Interval):
+                return Interval(filled(values.low), filled(values.high))
+            everywhere = np.zeros(where.shape, WIDE)
+            everywhere[where] = values
+            return everywhere
+
+        some = Interval(x.low[where], x.high[where]) if interval else x[where]
+        return list(map(filled, jets(node, some, order)))
 
     return jet(root)
 
@@ -765,9 +806,9 @@ def rounding(root, x, unit, largest, tiny, scaled):
         if op in ("exp", "sinh", "cosh"):
             result = overflowing(result)
         if op in ("erfc", "sin", "cos"):
-            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6.
+            # They err absolutely; 1 + erf until erf is -1 with all digits, far from 6: then 0.
             certain = (op == "erfc") & (inside.low > 6)
-            units = np.where(certain, 0.0, _FUNCTION * unit)
+            units = np.where(certain, result.size, _FUNCTION * unit)
             low, high = (0, 2) if op == "erfc" else (-1, 1)
             result = Interval(
                 np.maximum(result.low - units, low), np.minimum(result.high + units, high)

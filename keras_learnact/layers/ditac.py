@@ -468,17 +468,20 @@ def _expression(x, velocity, tess, interval, form):
     speeds = [tess * number for number in (velocity if free else [0, *velocity, 0])]
     slopes = [speeds[k + 1] - speeds[k] for k in range(tess)]
 
-    def way(speed, slope, *times):
-        """length · speed · (exp(slope · t) − 1) / slope for the least t of the times, or 0.
+    def way(speed, slope, *times, may_be_over=False):
+        """length · speed · (exp(slope · t) − 1) / slope for the least t of the times.
 
-        SymPy would try long to simplify products with exp, and products in it.
+        Where the time may be over, t < 0 counts as 0; elsewhere that would be a kink at a vertex
+        for who computes on intervals. SymPy would try long to simplify products with exp, and
+        products in it.
         """
         steep = abs(slope) > 64  # there sinh would overflow, and exp(…) − 1 cancels nothing
         factor = length * speed if slope == 0 else slope if steep else slope / 2
         inner, outer = (sp.Min, sp.Max) if (slope or speed) > 0 else (sp.Max, sp.Min)
         times = [factor * time for time in times]
         time = inner(*times, evaluate=False) if len(times) > 1 else times[0]
-        time = outer(0, time, evaluate=False)
+        if may_be_over:
+            time = outer(0, time, evaluate=False)
         if slope == 0:
             return time
         if steep:
@@ -531,8 +534,8 @@ def _expression(x, velocity, tess, interval, form):
         for m in range(k + 1, tess) if right else range(k - 1, -1, -1):
             entry = speeds[m] if right else speeds[m + 1]
             if crossings[m] is None:
-                return total + way(entry, slopes[m], left, sp.S.One)
-            total += way(entry, slopes[m], left, crossings[m])
+                return total + way(entry, slopes[m], left, may_be_over=True)
+            total += way(entry, slopes[m], left, crossings[m], may_be_over=True)
             left -= crossings[m]
         raise AssertionError("the last cell is never crossed")
 
