@@ -91,9 +91,9 @@ class Activations(tuple):
         name, formula, parameters, start, smooth, kernel, cost, source = _HEADINGS
         # Two of the eight below two others, or the table would be wider than a window.
         heads = f"{name}\n{source}", formula, f"{parameters}\n{start}", smooth, kernel, cost
-        for head in heads:
-            least = 36 if head == formula else None
-            table.add_column(head, overflow="fold", min_width=least, no_wrap=head in heads[3:])
+        # Without these, the last columns would be cut where the others take all the width.
+        for head, least in zip(heads, (None, 30, None, 8, 6, 5), strict=True):
+            table.add_column(head, overflow="fold", min_width=least)
         for name, formula, parameters, start, *rest, source in map(_cells, self):
             cells = f"{name}\n{source}", formula, f"{parameters}\n{start}".strip(), *rest
             table.add_row(*map(Text, cells))
