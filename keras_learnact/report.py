@@ -153,10 +153,14 @@ def _layer(name, layer, moments):
         ],
         "values": _packed(np.concatenate([np.empty((rows, 0)), *together.values()], axis=1), "<f4"),
         "formulas": [
-            [layer.text(**{k: v[g] for k, v in values.items()}) for g in range(len(chosen))]
-            for values in parameters
+            [_text(layer, values, g) for g in range(len(chosen))] for values in parameters
         ],
     }
+
+
+def _text(layer, values, group):
+    with np.errstate(all="ignore"):  # what has diverged reads inf and nan
+        return layer.text(**{name: value[group] for name, value in values.items()})
 
 
 def _range(distributions):

@@ -243,7 +243,10 @@ def test_every_activation_is_written(cls, sharing, tmp_path):
     found = written(tmp_path, [layer], 4, inputs=inputs, derivative=True)
     for name, values in layer.parameters().items():
         for j, mean in enumerate(values.astype("float64").mean(axis=0)):
-            assert found[f"act/{name}_{j}"] == [(0, np.float32(mean))]
+            if values.shape[1] <= 16:  # more would be too many pictures
+                assert found[f"act/{name}_{j}"] == [(0, np.float32(mean))]
+            else:
+                assert f"act/{name}_{j}" not in found and f"act/{name}" in found
     assert len(found["act/curve"]) == 1
 
 

@@ -277,10 +277,11 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         self._assert_built("formula()")
         values = self.parameters()
         heads = ["f(x)"] if self.groups == 1 else [f"f{g}(x)" for g in range(self.groups)]
-        return "\n".join(
-            f"{head} = {self.text(**{name: value[g] for name, value in values.items()})}"
-            for g, head in enumerate(heads)
-        )
+        with np.errstate(all="ignore"):  # what has diverged reads inf and nan
+            return "\n".join(
+                f"{head} = {self.text(**{name: value[g] for name, value in values.items()})}"
+                for g, head in enumerate(heads)
+            )
 
     # The function as an expression, all of it from `expression`.
 

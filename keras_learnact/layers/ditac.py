@@ -71,6 +71,9 @@ class DiTAC(LearnableActivation):
     T′ < e^87 (in float64 e^708), beyond which T goes on as a line and T′ counts as that. f(±∞) is f
     at the largest finite number, f(nan) is nan.
 
+    `lipschitz` and `slope_interval` are certain, and may be two to three times as large as the
+    steepest slope: where T leaves a cell for others, they count the slopes of all.
+
     Args:
         tess: number of cells, at least 2.
         interval: (lo, hi), lo < hi.

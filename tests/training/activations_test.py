@@ -83,4 +83,4 @@ def test_a_name_of_keras_stays_with_keras():
     known = activations.registry()
     assert known["swish"] is keras.activations.silu
     assert known["learned_swish"] is kla.Swish
-    assert len(activations.create("learned_swish", 4).trainable_weights) == 1
+    assert len(activations.create("learned_swish").trainable_weights) == 1
