@@ -296,7 +296,7 @@ def bspline(x, coefficients, weight, degree, grid_range):
     if weight is not None:
         weights.append(weight[0])
         # Where it is flat, the chain rule would multiply 0 by weight · x, which may overflow.
-        sigmoid = ops.sigmoid(x)
+        sigmoid = ops.sigmoid(ops.clip(x, -1e4, 1e4))  # LiteRT's is nan at 1e30
         sigmoid = ops.where(ops.abs(x) < 80, sigmoid, ops.stop_gradient(sigmoid))
         terms.append(x * sigmoid)
     return weighted_sum(weights, terms)

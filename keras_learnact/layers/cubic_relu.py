@@ -12,7 +12,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, mantissa, power_of_two, weighted_sum
+from keras_learnact.numerics import finite, mantissa, power_of_two, select, weighted_sum
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -134,8 +134,8 @@ def cubic_relu(x, alpha, beta, gamma):
     curve = ops.where(one, cube * below * below, finite(cube * s * s) * square)
     y = weighted_sum([alpha, finite(curve)], [m, m])
     fits = ops.isfinite(s * 32 * (ops.abs(alpha) + ops.abs(curve)))
-    y = ops.where(ops.logical_or(one, fits), y, ops.stop_gradient(y)) * s
-    return ops.where(above, y, ops.where(ops.isnan(x), x, 0.0))
+    y = select(ops.logical_or(one, fits), y, ops.stop_gradient(y)) * s
+    return select(above, y, ops.where(ops.isnan(x), x, 0.0))
 
 
 def _formula(x, p, settings, key):
