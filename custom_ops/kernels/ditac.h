@@ -309,7 +309,9 @@ struct DitacFormula {
     const R last_low = moved * (one - f.from) - turned, last_high = moved * f.from + turned;
     // The cell where it starts, if it leaves that, and those between.
     const DitacCrossing<R> crossing(f.speed, f.end, f.distance, f.slope);
-    const R rate = Max(Min(per_cell * arrival, largest), -largest);
+    // As above, but what dy says must be seen, if it is no number.
+    const R product = per_cell * arrival, held_rate = Max(Min(product, largest), -largest);
+    const R rate = Select(Abs(per_cell) <= largest, held_rate, product);
     const R low = rate * ((one - f.local) * crossing.all - crossing.beyond);
     const R high = rate * (f.local * crossing.all + crossing.beyond);
     const R first = Select(f.leaves, f.first, R(-9.0));
