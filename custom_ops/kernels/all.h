@@ -53,7 +53,6 @@
   KERNEL(Pwlu)                         \
   KERNEL(Bspline)                      \
   KERNEL(Hermite)                      \
-  KERNEL(Ditac)                        \
   KERNEL(Apa)                          \
   KERNEL(Eelu)                         \
   KERNEL(CubicRelu)                    \

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_learnact import expressions, kernels
+from keras_learnact import expressions
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -18,7 +18,6 @@ from keras_learnact.layers.base import (
 )
 from keras_learnact.numerics import erf, finite, limits, log1p_ratio
 
-# In the order of DitacForm in custom_ops/kernels/ditac.h.
 FORMS = ("gelu", "leaky", "ge", "inf")
 NEGATIVE_SLOPE = 0.01  # of the leaky form
 FAR = 2.0**80  # from here on the form "inf" goes on as a line
@@ -189,10 +188,6 @@ class DiTAC(LearnableActivation):
 
     def function(self, x, velocity):
         return ditac(x, velocity, self.tess, self._ends, self.form)
-
-    def kernel(self, training):
-        lo, hi = map(kernels.bits, self._ends)
-        return kernels.Call(KERNEL, (self.tess, FORMS.index(self.form), lo, hi))
 
     def transform(self, inputs):
         """T of each element, the identity outside of the interval; a tensor of the input's shape.
@@ -614,11 +609,3 @@ def _expression(x, velocity, tess, interval, form):
     else:
         outside = sp.Piecewise((expressions.decimal(NEGATIVE_SLOPE) * x, x < 0), (x, True))
     return sp.Piecewise((outside, x < lo), (x, x <= lo), *pieces, (outside, True), evaluate=False)
-
-
-def _formula(x, p, settings, key):
-    tess, form, lo, hi = settings
-    return ditac(x, p, tess, (kernels.real(lo), kernels.real(hi)), FORMS[form])
-
-
-KERNEL = kernels.kernel("Ditac", _formula)

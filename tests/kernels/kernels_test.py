@@ -91,14 +91,6 @@ def special_configs():
     for gamma in (-0.125, 1e30):
         yield Config("CubicRelu", (kernels.bits(gamma),), 2)
     yield Config("Deu", kla.DEU().kernel(False).settings, 5, SMALL, float32_on=("jax",))
-    ends = (-0.5, 2.0)
-    warps = ((10, 0, ends), (10, 1, (0, 2)), (3, 2, (-1, 1)), (16, 0, (-3, 3)), (5, 3, ends))
-    for tess, form, ends in warps:
-        count = tess + 1 if form == 3 else tess - 1
-        # The formula's 1 + erf(x / √2) has lost digits of float64 in the tail.
-        float32_on = ("tensorflow", "jax") if form != 1 else ()
-        settings = (tess, form, *map(kernels.bits, ends))
-        yield Config("Ditac", settings, count, float32_on=float32_on)
     for number, name in enumerate(FUNCTIONS):
         # exp(70) is a number of float32.
         special = (*SMALL, 70.0) if name == "exponential" else LARGE
