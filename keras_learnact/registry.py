@@ -237,6 +237,6 @@ def _legend(costs):
     ]
     if costs:
         lines.append(
-            f"cost: how many times as long as ReLU, forward / forward and backward. {costs}"
+            f"cost: how many times as long as ReLU, forward; below, forward and backward. {costs}"
         )
     return "\n".join(lines)

@@ -153,14 +153,9 @@ def _layer(name, layer, moments):
         ],
         "values": _packed(np.concatenate([np.empty((rows, 0)), *together.values()], axis=1), "<f4"),
         "formulas": [
-            [_text(layer, values, g) for g in range(len(chosen))] for values in parameters
+            [layer.text_of_group(values, g) for g in range(len(chosen))] for values in parameters
         ],
     }
-
-
-def _text(layer, values, group):
-    with np.errstate(all="ignore"):  # what has diverged reads inf and nan
-        return layer.text(**{name: value[group] for name, value in values.items()})
 
 
 def _range(distributions):

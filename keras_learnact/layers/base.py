@@ -54,6 +54,10 @@ class _BuiltWithoutShape(type(keras.layers.Layer)):
 class LayerWithPath(keras.layers.Layer):
     """A layer that says what it runs."""
 
+    @property
+    def _math_dtype(self):
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
     def why_no_kernel(self):
         """Why a call does not run a compiled kernel, or ""."""
         raise NotImplementedError
@@ -277,11 +281,12 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         self._assert_built("formula()")
         values = self.parameters()
         heads = ["f(x)"] if self.groups == 1 else [f"f{g}(x)" for g in range(self.groups)]
+        return "\n".join(f"{h} = {self.text_of_group(values, g)}" for g, h in enumerate(heads))
+
+    def text_of_group(self, parameters, group):
+        """`text` of one group of a dict as `parameters()` gives it, say an earlier one."""
         with np.errstate(all="ignore"):  # what has diverged reads inf and nan
-            return "\n".join(
-                f"{head} = {self.text(**{name: value[g] for name, value in values.items()})}"
-                for g, head in enumerate(heads)
-            )
+            return self.text(**{name: value[group] for name, value in parameters.items()})
 
     # The function as an expression, all of it from `expression`.
 
@@ -559,10 +564,6 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         return {**super().get_config(), "sharing": self.sharing, "axis": self.axis}
 
     # Shapes.
-
-    @property
-    def _math_dtype(self):
-        return "float64" if self.compute_dtype == "float64" else "float32"
 
     def _why_not(self, training):
         """Why a call does not run the kernel, or ""."""

@@ -173,10 +173,6 @@ class MetaACONC(LayerWithPath):
             "axis": self.axis,
         }
 
-    @property
-    def _math_dtype(self):
-        return "float64" if self.compute_dtype == "float64" else "float32"
-
     def _channels(self, input_shape):
         """The channel axis, counted from the left, and the number of channels."""
         shape = tuple(input_shape)
