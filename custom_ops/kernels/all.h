@@ -53,6 +53,7 @@
   KERNEL(Pwlu)                         \
   KERNEL(Bspline)                      \
   KERNEL(Hermite)                      \
+  KERNEL(Ditac)                        \
   KERNEL(Apa)                          \
   KERNEL(Eelu)                         \
   KERNEL(CubicRelu)                    \

@@ -2,12 +2,14 @@
 
 import functools
 import math
+from fractions import Fraction
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_learnact import expressions
+from keras_learnact import expressions, kernels
 from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
@@ -18,6 +20,7 @@ from keras_learnact.layers.base import (
 )
 from keras_learnact.numerics import erf, finite, limits, log1p_ratio
 
+# In the order of DitacForm in custom_ops/kernels/ditac.h.
 FORMS = ("gelu", "leaky", "ge", "inf")
 NEGATIVE_SLOPE = 0.01  # of the leaky form
 FAR = 2.0**80  # from here on the form "inf" goes on as a line
@@ -189,6 +192,10 @@ class DiTAC(LearnableActivation):
     def function(self, x, velocity):
         return ditac(x, velocity, self.tess, self._ends, self.form)
 
+    def kernel(self, training):
+        lo, hi = map(kernels.bits, self._ends)
+        return kernels.Call(KERNEL, (self.tess, FORMS.index(self.form), lo, hi))
+
     def transform(self, inputs):
         """T of each element, the identity outside of the interval; a tensor of the input's shape.
 
@@ -289,22 +296,42 @@ def warped(x, velocity, tess, interval, free):
     if not free:
         speeds = [ops.zeros_like(speeds[0]), *speeds, ops.zeros_like(speeds[0])]
     length = (hi - lo) / tess
-    knots = [lo + length * k for k in range(tess + 1)]
+    knots = _knots(interval, tess, limits(x.dtype))
     if not free:
         inside = _inside(x, interval)
-        place = (ops.where(inside, x, lo) - lo) * (1 / length)
-        origin, moved, _ = flow(place, place, x, knots, speeds, free)
-        return ops.where(inside, origin + length * moved, x)
+        moved = flow(ops.where(inside, x, lo), length, knots, speeds, free)
+        return ops.where(inside, moved, x)
     # So far away that nothing overflows; beyond, T goes on as a line.
-    there = ops.clip(x, -FAR, FAR)
-    # Where distances shrink to less than a half, the way would nearly undo the distance from the
-    # vertex: T is reckoned from there.
-    near = ops.where(ops.logical_and(x < lo, speeds[1] - speeds[0] < SHRINKING), lo, there)
-    near = ops.where(ops.logical_and(x > hi, speeds[-1] - speeds[-2] < SHRINKING), hi, near)
-    place, start = ((at - lo) * (1 / length) for at in (near, there))
-    origin, moved, growth = flow(place, start, near, knots, speeds, free)
+    moved = flow(ops.clip(x, -FAR, FAR), length, knots, speeds, free, x)
     largest = float(limits(x.dtype).max)
-    return ops.clip(origin + length * moved + (x - near) * growth, -largest, largest)
+    return ops.clip(moved, -largest, largest)
+
+
+class Knot(NamedTuple):
+    """A vertex to twice the digits of a dtype: next to one, T may be many times as far from it as x.
+
+    Attributes:
+        at: the nearest number.
+        lacks: what that lacks.
+        first: the first number not below the vertex.
+    """
+
+    at: float
+    lacks: float
+    first: float
+
+
+@functools.cache
+def _knots(interval, tess, precision):
+    lo, hi = map(Fraction, interval)
+    knots = []
+    for k in range(tess + 1):
+        vertex = lo + (hi - lo) * k / tess
+        at = precision.dtype.type(float(vertex))
+        lacks = vertex - Fraction(float(at))
+        first = np.nextafter(at, precision.max) if lacks > 0 else at
+        knots.append(Knot(float(at), float(lacks), float(first)))
+    return knots
 
 
 def _inside(x, interval):
@@ -316,47 +343,59 @@ def _speeds(x):
     return (2.0**40, 2.0**-80) if limits(x.dtype).bits == 32 else (2.0**80, 2.0**-900)
 
 
-def flow(place, start, x, knots, speeds, free):
-    """Where a unit of time leads: an origin, and how far from there.
+def flow(x, length, knots, speeds, free, far=None):
+    """Where a unit of time leads: T.
 
     No branch has an operand without a finite derivative where it is not taken: gradients of any
     order are those of the branch that is.
 
     Args:
-        place: tensor, in cells from the first vertex.
-        start: where the flow starts: the place, or farther out in the same cell. Then T is wanted
-            of the place, by the line that T is where no cell is left.
-        x: the place as the layer has it.
-        knots: the vertices as the layer has them.
-        speeds: the speeds at the vertices, in cells, tensors that broadcast with place.
+        x: tensor, where the flow starts.
+        length: of a cell.
+        knots: the vertices, of `Knot`.
+        speeds: the speeds at the vertices, in cells, tensors that broadcast with x.
         free: whether the cells at the ends have no outer end.
-
-    Returns:
-        The origin: x, or the last vertex on the way; the way from there, in cells; and, where
-        there was no vertex on the way, by what factor it lengthens distances, else 0.
+        far: the place of which T is wanted, in the same cell as x but farther out, perhaps.
     """
     cells = len(speeds) - 1
-    cell, low, high = ops.zeros_like(place), speeds[0], speeds[1]
+    cell, low, high = ops.zeros_like(x), speeds[0], speeds[1]
+    left, right = ([ops.full_like(x, part) for part in knot[:2]] for knot in knots[:2])
     for k in range(1, cells):
-        here = place >= k
+        here = x >= knots[k].first
         cell = ops.where(here, float(k), cell)
         low, high = ops.where(here, speeds[k], low), ops.where(here, speeds[k + 1], high)
-    local, slope = start - cell, high - low
-    speed = low + slope * local
+        left = [ops.where(here, *parts) for parts in zip(knots[k][:2], left, strict=True)]
+        right = [ops.where(here, *parts) for parts in zip(knots[k + 1][:2], right, strict=True)]
+    slope = high - low
+    local = ((x - left[0]) - left[1]) * (1 / length)
+    rest = ((right[0] - x) + right[1]) * (1 / length)
+
+    def speed_at(local, rest):  # from the vertex that is nearer
+        return ops.where(local < rest, low + slope * local, high - slope * rest)
 
     # The cell where it starts.
-    right = speed > 0
-    end = ops.where(right, high, low)
+    speed = speed_at(local, rest)
+    rightwards = speed > 0
+    end = ops.where(rightwards, high, low)
     can = _same_direction(speed, end)
     if free:
-        outer = ops.where(right, cell == cells - 1, cell == 0)
+        outer = ops.where(rightwards, cell == cells - 1, cell == 0)
         can = ops.logical_and(can, ops.logical_not(outer))
-    leaves, used = _time(speed, end, ops.where(right, 1 - local, -local), slope, can)
+    leaves, used = _time(speed, end, ops.where(rightwards, rest, -local), slope, can)
     time = 1 - used
-    speed = ops.where(leaves, speed, low + slope * (place - cell))
+    origin, lacks = x, ops.zeros_like(x)
+    if free:
+        # Where distances shrink to less than a half, the way would nearly undo the distance from
+        # the vertex: T is reckoned from there.
+        below = ops.logical_and(local < 0, slope < SHRINKING)
+        above = ops.logical_and(rest < 0, slope < SHRINKING)
+        origin = ops.where(below, knots[0].at, ops.where(above, knots[-1].at, x))
+        local = ops.where(below, 0.0, ops.where(above, 1.0, local))
+        rest = ops.where(below, 1.0, ops.where(above, 0.0, rest))
+        speed = ops.where(leaves, speed, speed_at(local, rest))
+        beyond = far - origin
 
     # The cells that follow, until one is not crossed in the time that is left.
-    origin = x
     slopes = [speeds[k + 1] - speeds[k] for k in range(cells)]
     crossings = []
     for k in range(cells):
@@ -369,7 +408,8 @@ def flow(place, start, x, knots, speeds, free):
         sizes = sign * speeds[k], sign * speeds[k + 1]
         crossings.append(_time(*sizes, one, sign * slopes[k], can))
     for direction in (1, -1):
-        walks = ops.logical_and(leaves, right if direction > 0 else ops.logical_not(right))
+        onwards = rightwards if direction > 0 else ops.logical_not(rightwards)
+        walks = ops.logical_and(leaves, onwards)
         for k in range(cells)[::direction]:
             entry = k if direction > 0 else k + 1
             entered = ops.logical_and(walks, cell < k if direction > 0 else cell > k)
@@ -378,13 +418,14 @@ def flow(place, start, x, knots, speeds, free):
             ends = ops.logical_and(entered, ops.logical_not(goes_on))
             time = ops.where(ops.logical_and(entered, goes_on), time - needed, time)
             speed, slope = ops.where(ends, speeds[entry], speed), ops.where(ends, slopes[k], slope)
-            origin = ops.where(ends, knots[entry], origin)
+            origin = ops.where(ends, knots[entry].at, origin)
+            lacks = ops.where(ends, knots[entry].lacks, lacks)
             walks = ops.logical_and(walks, ops.logical_not(ends))
 
-    highest = 87.0 if limits(place.dtype).bits == 32 else 708.0  # their exp are numbers
+    highest = 87.0 if limits(x.dtype).bits == 32 else 708.0  # their exp are numbers
     exponent = ops.minimum(slope * time, highest)
-    growth = ops.where(leaves, 0.0, ops.exp(exponent))
-    return origin, speed * (time * _exponential_quotient(exponent)), growth
+    moved = origin + (lacks + length * (speed * (time * _exponential_quotient(exponent))))
+    return moved + ops.where(leaves, 0.0, beyond * ops.exp(exponent)) if free else moved
 
 
 def _same_direction(speed, other):
@@ -609,3 +650,11 @@ def _expression(x, velocity, tess, interval, form):
     else:
         outside = sp.Piecewise((expressions.decimal(NEGATIVE_SLOPE) * x, x < 0), (x, True))
     return sp.Piecewise((outside, x < lo), (x, x <= lo), *pieces, (outside, True), evaluate=False)
+
+
+def _formula(x, p, settings, key):
+    tess, form, lo, hi = settings
+    return ditac(x, p, tess, (kernels.real(lo), kernels.real(hi)), FORMS[form])
+
+
+KERNEL = kernels.kernel("Ditac", _formula)

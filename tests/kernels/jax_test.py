@@ -522,6 +522,8 @@ def test_a_call_that_no_layer_makes_is_refused(name):
         for i in range(len(sample.settings)):
             if sample.key is not None and i == len(sample.settings) - 1:
                 continue  # a real number, of which many are right
+            if name == "Ditac" and i >= 2:
+                continue  # likewise
             settings = good["settings"].copy()
             settings[i] = value
             bad.append(([y, none], arrays, {**good, "settings": settings}))
