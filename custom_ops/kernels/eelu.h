@@ -87,6 +87,7 @@ struct EeluFormula {
   // exp(v); beyond e^1000000 all is the same.
   static HOST_DEVICE Wide WideExp(double v) {
     using M = MathNumbers<double>;
+    if (IsNan(v)) return Wide(v);
     v = Max(Min(v, 1e6), -1e6);
     const double k = floor(v * 1.4426950408889634074);
     return Wide(exp((v - k * M::kLn2) - k * M::kLn2Rest), static_cast<int64_t>(k));
