@@ -308,7 +308,7 @@ def warped(x, velocity, tess, interval, free):
 
 
 class Knot(NamedTuple):
-    """A vertex to twice the digits of a dtype: next to one, T may be many times as far from it as x.
+    """A vertex to twice a dtype's digits: next to one, T may be many times as far from it as x is.
 
     Attributes:
         at: the nearest number.
