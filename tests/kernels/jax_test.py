@@ -522,8 +522,8 @@ def test_a_call_that_no_layer_makes_is_refused(name):
         for i in range(len(sample.settings)):
             if sample.key is not None and i == len(sample.settings) - 1:
                 continue  # a real number, of which many are right
-            if abs(int(good["settings"][i])) > 2**40:
-                continue  # the bits of one, likewise
+            if abs(int(good["settings"][i])) > 2**40 and value in (-(2**63), 2**31):
+                continue  # the bits of one, likewise: these are -0 and a denormal, the others nan
             settings = good["settings"].copy()
             settings[i] = value
             bad.append(([y, none], arrays, {**good, "settings": settings}))
