@@ -167,7 +167,7 @@ def log1p_ratio(w):
 def erfc(v):
     """1 − erf(v) for v >= 0."""
     if _has_erf(v):
-        return 1 - ops.erf(v)
+        return 1 - erf(v)
     # The fit of NormalTail in custom_ops/runtime/math.h, of √2 v.
     t = 1 / (1 + 0.3 * math.sqrt(2) * v)
     return 2 * ops.exp(-v * v) * t * functools.reduce(lambda y, c: y * t + c, ERFC)
@@ -181,9 +181,9 @@ ERFC = (
 
 
 def erf(v):
-    """The error function, also where LiteRT has to compute it."""
+    """The error function, also where LiteRT has to compute it; XLA's own exceeds 1."""
     if _has_erf(v):
-        return ops.erf(v)
+        return ops.clip(ops.erf(v), -1.0, 1.0)
     small = ops.abs(v) < 0.5
     near, series = ops.where(small, v, 0.0), 0.0
     for k in range(6, -1, -1):  # the next term is below 2^-30 of the sum
