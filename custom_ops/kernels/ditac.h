@@ -80,7 +80,8 @@ struct DitacCrossing {
   HOST_DEVICE DitacCrossing(R speed, R end, R distance, R slope) {
     using M = DitacNumbers<typename Float<R>::Scalar>;
     using Bits = typename BitsOf<R>::Type;
-    const R one(1.0), two(2.0), over = one / speed, base = distance * over, ratio = end * over;
+    const R one(1.0), two(2.0), over = one / speed, base = distance * over;
+    const R ratio = Abs(end * over);  // negative only if the way is not the flow's
     // ratio = 2^k m with 1/√2 <= m < √2, and ln m = 2 atanh(y).
     const Bits bits = BitCast<Bits>(ratio), root = BitCast<Bits>(R(0.70710678118654752440));
     const Bits k = (bits - root) >> Float<R>::kMantissa;
