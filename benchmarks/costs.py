@@ -7,6 +7,7 @@ which `fit` runs, and writes keras_learnact/costs.csv. Minutes, on a machine tha
 """
 
 import dataclasses
+import inspect
 import tempfile
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ MODE = {"tensorflow": "graph", "jax": "jit"}
 @dataclasses.dataclass(frozen=True)
 class Config:
     size: int = field(22, "size as an exponent of 2")
-    rounds: int = field(15, "rounds")
+    rounds: int = field(45, "rounds")
     activations: tuple[str, ...] = field((), "activations by name; none: all of the package")
     results: str = field(str(COSTS), "the file")
 
@@ -49,7 +50,7 @@ def run(config: Config) -> list[dict]:
                 results=folder,
             )
         )["time"]
-    own = {value: name for name, value in vars(kla.layers).items()}
+    own = {c: name for name, c in vars(kla.layers).items() if inspect.isclass(c)}
     names = {name: own[value] for name, value in registry().items() if value in own}
     costs = {}
     for row in rows:
