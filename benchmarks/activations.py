@@ -9,8 +9,9 @@ Minutes each, on a machine that does nothing else. More of it, any of these:
     --sizes=10,12,14,16,18,20,22,24 --sharing=layer,channel,8 --formula_sizes=16,22,24
 
 `--torch_python` is the Python of another environment (`pip install torch`; beside it, if wanted,
-`pip install --no-deps rational-activations` and `pip install scipy matplotlib seaborn tqdm`). It
-measures a PAU in eager PyTorch and by torch.compile, and the package of PAU's authors.
+`pip install --no-deps rational-activations` and `pip install scipy matplotlib seaborn tqdm`, and
+`pip install difw ninja`). It measures a PAU in eager PyTorch and by torch.compile, the package of
+PAU's authors, and DiTAC by the package difw for transforms of its kind.
 
 What is timed. Inputs are float32, [size / 64, 64], normally distributed. "forward" is y of x,
 called as in training. "forward + backward" is one function that gives y, dx for a given dy, and the
@@ -56,6 +57,7 @@ from benchmarks.command_line import field, start
 from benchmarks.copies import THREADS, PlainCopy
 from benchmarks.rivals import Rivals
 from benchmarks.subjects import BASELINE, CHANNELS, Subject
+from benchmarks.torch_rivals import RIVALS
 
 PASSES = ("forward", "forward + backward")
 # Formulas, and activations that run as one, take part in every so-manieth round.
@@ -217,11 +219,16 @@ def _torch_row(name, part, exponent, times):
         "over plain copy": _ratio(times, key, _plain(_copies(traffic, part, times), times)),
         "over ReLU of torch": _ratio(times, key, ("ReLU of torch", part)),
         **{
-            f"over our PAU, {mode}": _ratio(times, key, (Subject("pau", "layer", mode), part))
+            f"over ours, {mode}": _ratio(times, key, (_ours(name, mode), part))
             for mode in modes.modes()
         },
         "spread": times[key].spread,
     }
+
+
+def _ours(name, mode):
+    """What a rival does, by Keras or by us."""
+    return Subject(RIVALS[name].ours, "" if RIVALS[name].ours == BASELINE else "layer", mode)
 
 
 def _memory_rows(asked, exponent):

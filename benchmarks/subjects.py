@@ -8,14 +8,18 @@ import numpy as np
 
 import keras_learnact as kla
 from benchmarks import modes
+from benchmarks.torch_rivals import DITAC_CELLS, DITAC_INTERVAL, DITAC_SPEED
 from training import activations
 
 CHANNELS = 64
 BASELINE = "relu"
 
 # DEU starts at random, on each backend another way. This is its costliest case, b² < 4ac, which
-# takes exp, sin and cos.
-ARGUMENTS = {"deu": {"initial": (0.4, 0.7, 0.6, 0.3, 0.2)}}
+# takes exp, sin and cos. DiTAC starts as the identity; this leads through several cells.
+ARGUMENTS = {
+    "deu": {"initial": (0.4, 0.7, 0.6, 0.3, 0.2)},
+    "ditac": {"initial": DITAC_SPEED, "tess": DITAC_CELLS, "interval": DITAC_INTERVAL},
+}
 
 
 class Subject(NamedTuple):
