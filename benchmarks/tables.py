@@ -2,12 +2,12 @@
 
 import csv
 import io
-import os
 from pathlib import Path
 
 import keras
 
 from benchmarks.copies import THREADS
+from keras_learnact import files
 from training import records
 
 
@@ -87,8 +87,7 @@ def measured_with() -> str:
 
 
 def save(path: Path, content: str) -> None:
-    """Writes a file that is there whole or not."""
+    """Writes a file that is there whole or not, and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
-    beside.write_text(content)
-    os.replace(beside, path)
+    with files.written(path, "w") as file:
+        file.write(content)

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import keras_learnact as kla
-from benchmarks import activations, modes, subjects, training_step
+from benchmarks import activations, costs, modes, subjects, tables, training_step
 from benchmarks.command_line import parsed
 from benchmarks.rivals import Rivals
 from training.config import UserError
@@ -54,6 +54,17 @@ def test_a_quick_run_has_every_row_and_positive_ratios(tmp_path):
         f"{stem}_memory.csv",
         f"{stem}_time.csv",
     ]
+
+
+def test_a_quick_run_of_costs_has_every_row_under_the_class_name(tmp_path):
+    config = dataclasses.replace(costs.QUICK, results=str(tmp_path / "costs.csv"))
+    found = costs.run(config)
+    about, *rows = (tmp_path / "costs.csv").read_text().splitlines()
+    assert about.startswith("# Measured on ") and keras.backend.backend() in about
+    assert "\n".join(rows) + "\n" == tables.comma_separated(found)
+    assert [row["activation"] for row in found] == ["APL", "Maxout"]
+    for row in found:
+        assert all(0 < row[part] < math.inf for part in activations.PASSES)
 
 
 def test_a_quick_run_of_training_steps_has_every_row_and_positive_ratios(tmp_path):
