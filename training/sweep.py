@@ -25,6 +25,7 @@ from training import (
     command_line,
     datasets,
     engines,
+    fits,
     learned,
     networks,
     outcomes,
@@ -201,6 +202,7 @@ class _Log:
         if together:
             outcomes.write_csv(together, self.results_dir, self.name)
             learned.write(self.table, self.name, self.workdir, self.results_dir)
+            fits.write(self.table, self.name, self.workdir, self.results_dir)
             pruned = isinstance(self.table.columns[0].config, PruningConfig)
             form = pruning_table if pruned else tabulate
             form.write(self.table, self.name, together, self.results_dir)

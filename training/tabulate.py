@@ -4,6 +4,7 @@ The same outcomes give the same text, byte for byte.
 """
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from keras_learnact.files import written
@@ -41,9 +42,10 @@ def write(table: Table, name: str, outcomes: list[Outcome], folder: Path) -> Non
             table_plot.save(table_plot.ranks(ranking), file)
     else:
         ranks.unlink(missing_ok=True)  # of outcomes that were there before
-    functions = (folder / f"{name}_functions.png").exists()  # of `training.learned`
+    # Of `training.learned` and `training.fits`.
+    pictures = [p for p in PICTURES if (folder / f"{name}_{p}.png").exists()]
     with written(folder / f"{name}.md", "w") as file:
-        file.write(markdown(table, name, found, ranking, functions))
+        file.write(markdown(table, name, found, ranking, pictures))
 
 
 def assert_packages() -> None:
@@ -53,7 +55,7 @@ def assert_packages() -> None:
 
 
 def markdown(
-    table: Table, name: str, found: Cells, ranking: Ranking | None, functions: bool = False
+    table: Table, name: str, found: Cells, ranking: Ranking | None, pictures: Sequence[str] = ()
 ) -> str:
     """The text of `<name>.md`.
 
@@ -61,7 +63,7 @@ def markdown(
         table, name: as for `write`.
         found: the outcomes of the table, from `training.cells.collect`.
         ranking: of them, from `training.cells.rank`.
-        functions: whether there is a picture of the learned functions.
+        pictures: which of `PICTURES` there are.
     """
     parts = [
         f"# {table.title}",
@@ -71,7 +73,7 @@ def markdown(
         _results(table, found),
         _legend(table, found),
         f"![{_picture_text(table)}]({name}.png)",
-        *(_functions(table, name) if functions else []),
+        *(part for picture in pictures for part in PICTURES[picture](table, name)),
         "## What the rows cost",
         _costs(table, found),
         "## Are the differences more than luck?",
@@ -101,6 +103,20 @@ def _functions(table, name):
         "Of each experiment the first seed; above each picture the activation, from the input of "
         f"the network to its output, of large networks {learned.PICTURED} of them.",
     ]
+
+
+def _fits(table, name):
+    return [
+        "## What the networks made of the data",
+        f"![The data, and what the network of each row makes of them]({name}_fits.png)",
+        "Of each row the first seed, and of its cross-validation the first network, which has not "
+        "seen the points of one fold; above each picture the metric of all folds. Of one input the "
+        "data are grey; of two, colours are values, the same in all pictures.",
+    ]
+
+
+# Beside the picture of the table, by what their files are called.
+PICTURES = {"fits": _fits, "functions": _functions}
 
 
 def _results(table, found):
