@@ -86,7 +86,7 @@ wheel: .venv/ready ## Build the package into dist/, for many versions of TensorF
 venv: .venv/ready ## Install what all of this needs into .venv (done by itself when missing)
 
 clean: ## Remove what make made, the installed packages too
-	rm -rf .venv .venv-jax .venv-portable build bazel-* dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-jax .venv-portable build bazel-* dist *.egg-info .cache .pytest_cache .ruff_cache .hypothesis
 
 # JAX too: Keras on JAX writes SavedModels where TensorFlow is beside it.
 .venv/ready: pyproject.toml

@@ -124,15 +124,16 @@ _HEADINGS = (
 def activations():
     """Every activation of the package: formula, parameters, start, source, kernel, cost.
 
-    Print it, show it in a notebook, or read it:
-
-    >>> print(activations())
-    >>> activations()["APL"].parameters
-    {'slopes': 2, 'hinges': 2}
-    >>> [a.name for a in activations() if a.smoothness == math.inf]
+    Print it, show it in a notebook, or read it.
 
     Returns:
         `Activations`, a tuple of `Activation`s.
+
+    Example:
+
+    >>> print(activations())  # the table
+    >>> activations()["APL"].parameters
+    {'slopes': 2, 'hinges': 2}
     """
     measured, costs = _costs()
     found = []
@@ -172,7 +173,7 @@ def _activation(cls, cost):
         has_kernel = isinstance(layer.kernel(training=False), kernels.Call)
     return Activation(
         name=cls.__name__,
-        formula="\n".join([*([head] if head else []), *paragraphs[:1]]),
+        formula="\n".join([*([head] if head else []), *paragraphs[:1]]).replace("`", ""),
         parameters=parameters,
         starts_as=(cls.starts_as or "random") if element_wise else "",
         start_error=cls.start_error if element_wise else 0.0,

@@ -42,7 +42,11 @@ PICTURE = """![{name} before and after training](gallery/{name}.svg)
 """
 
 
-TABLE = """# Activations
+TABLE = """---
+hide: [navigation, toc]
+---
+
+# Activations
 
 Every activation of the package, as `keras_learnact.activations()` gives it.
 
