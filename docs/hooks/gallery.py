@@ -1,6 +1,6 @@
-"""Makes the pages "Activations", a table, and "Gallery", each at its start and trained.
+"""Makes the pages "Activations", a table, "Gallery", each at its start and trained, and "Layers".
 
-It asks the package which activations there are, so a new one is on the page without being told.
+It asks the package which activations there are, so a new one is on the pages without being told.
 """
 
 import inspect
@@ -54,7 +54,13 @@ Every activation of the package, as `keras_learnact.activations()` gives it.
 """
 
 
+LAYERS = "# Layers\n\n{references}\n"
+
+
 def on_files(files, config):
+    references = "\n\n".join(f"::: keras_learnact.layers.{name}" for name in kla.layers.__all__)
+    layers = LAYERS.format(references=references)
+    files.append(File.generated(config, "reference/layers.md", content=layers))
     table = TABLE.format(table=kla.activations()._repr_html_())
     files.append(File.generated(config, "activations.md", content=table))
     page = [HEAD.replace("[digits]({digits})", "[digits]")]
