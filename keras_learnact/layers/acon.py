@@ -6,21 +6,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import erfc, finite, limits, weighted_sum
-
-PARAMETERS = ("p1", "p2", "beta")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Swish(LearnableActivation):
+class Swish(NumbersActivation):
     """Swish with a learned slope of its gate.
 
     Formula:
@@ -56,18 +47,12 @@ class Swish(LearnableActivation):
 
     starts_as = "x * sigmoid(x)"
     smoothness = math.inf
+    names = ("beta",)
 
     def __init__(
         self, initial=1.0, sharing="layer", axis=-1, regularizer=None, constraint=None, **kwargs
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        self.initial = standardized(initial)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = start("Swish", "initial", initial, 1)
-
-    def parameter_list(self):
-        return [Parameter("beta", 1, self._start, self.regularizer, self.constraint)]
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, beta):
         one = ops.ones_like(beta[0])
@@ -82,17 +67,9 @@ class Swish(LearnableActivation):
     def text(self, beta):
         return f"x sigmoid({beta[0]:.6g} x)"
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": serialize(self.initial),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class ACONC(LearnableActivation):
+class ACONC(NumbersActivation):
     """ACON-C, "activate or not": the larger of two learned lines, smoothed as much as is learned.
 
     Formula:
@@ -117,6 +94,8 @@ class ACONC(LearnableActivation):
         initial: `(p1, p2, beta)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`. The paper's is "channel": three parameters for each.
         axis: see `LearnableActivation`.
+        regularizer, constraint: optional Keras regularizer and constraint of all, or a tuple of
+            three.
 
     Weights: `p1`, `p2`, `beta`, each [groups, 1].
 
@@ -135,23 +114,18 @@ class ACONC(LearnableActivation):
 
     starts_as = "x * sigmoid(x)"
     smoothness = math.inf
+    names = ("p1", "p2", "beta")
 
-    def __init__(self, initial=(1.0, 0.0, 1.0), sharing="channel", axis=-1, **kwargs):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if not isinstance(initial, (list, tuple)) or len(initial) != len(PARAMETERS):
-            raise ValueError(
-                "ACONC: `initial` must be three numbers or initializers (p1, p2, beta). "
-                f"Received: initial={initial!r}"
-            )
-        self.initial = standardized(initial)
-        self._start = [
-            start("ACONC", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
-        ]
-
-    def parameter_list(self):
-        return [
-            Parameter(name, 1, value) for name, value in zip(PARAMETERS, self._start, strict=True)
-        ]
+    def __init__(
+        self,
+        initial=(1.0, 0.0, 1.0),
+        sharing="channel",
+        axis=-1,
+        regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, p1, p2, beta):
         return smooth_maximum(x, p1[0], p2[0], beta[0], "logistic")
@@ -167,9 +141,6 @@ class ACONC(LearnableActivation):
         difference = p1[0] - p2[0]
         gated = f"{difference:.6g} x sigmoid({beta[0] * difference:.6g} x)"
         return f"{gated} + {p2[0]:.6g} x".replace("+ -", "- ")
-
-    def get_config(self):
-        return {**super().get_config(), "initial": tuple(map(serialize, self.initial))}
 
 
 # 2 G(-v) for v >= 0, for the distribution functions G that are gates; in the order of

@@ -4,16 +4,10 @@ import math
 
 import keras
 from keras import ops
+from keras.initializers import RandomUniform
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import finite, log1p_ratio, product_over
 
 # exp(-1000) is 0 in every dtype. Where w = λ e^(-κx) > 1, log(1 + w)/λ exceeds log(2)/λ and
@@ -25,7 +19,7 @@ _SMALLEST = 2.0**-60
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class APA(LearnableActivation):
+class APA(NumbersActivation):
     """Adaptive parametric activation: a sigmoid whose two ends are learned, a gate in (0, 1).
 
     Formula:
@@ -38,7 +32,7 @@ class APA(LearnableActivation):
 
     λ is the magnitude of the weight `lambda_`, which may have any value. So nothing keeps an
     optimizer from passing through 0, and a gradient flows on both sides; at 0 it is that of λ > 0.
-    With `keras.constraints.NonNeg()` as `lambda_constraint` the weight itself is λ.
+    With `constraint=(keras.constraints.NonNeg(), None)` the weight itself is λ.
 
     It starts as the authors define it: λ and κ drawn from (0, 1). In their residual networks the
     gates of channel attention start mirrored, with κ from (−1, 0); that is
@@ -52,8 +46,7 @@ class APA(LearnableActivation):
         initial: `(lambda_, kappa)`, each a number or a Keras initializer. None: the start above.
         sharing: see `LearnableActivation`. The authors have one set for a layer, or for a channel.
         axis: see `LearnableActivation`.
-        lambda_regularizer, kappa_regularizer: optional Keras regularizers.
-        lambda_constraint, kappa_constraint: optional Keras constraints.
+        regularizer, constraint: optional Keras regularizer and constraint of both, or a pair.
 
     Weights: `lambda_` and `kappa`, each [groups, 1].
 
@@ -73,43 +66,16 @@ class APA(LearnableActivation):
 
     # Where κ starts, if nothing else is said; λ starts between 0 and 1.
     _kappas = (0.0, 1.0)
+    names = ("lambda_", "kappa")
 
     def __init__(
-        self,
-        initial=None,
-        sharing="layer",
-        axis=-1,
-        lambda_regularizer=None,
-        kappa_regularizer=None,
-        lambda_constraint=None,
-        kappa_constraint=None,
-        **kwargs,
+        self, initial=None, sharing="layer", axis=-1, regularizer=None, constraint=None, **kwargs
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        name = type(self).__name__
+        drawn = RandomUniform(0.0, 1.0), RandomUniform(*self._kappas)
+        start = drawn if initial is None else initial
+        super().__init__(start, sharing, axis, regularizer, constraint, **kwargs)
         if initial is None:
-            uniform = keras.initializers.RandomUniform
-            numbers = uniform(0.0, 1.0), uniform(*self._kappas)
-        elif isinstance(initial, (list, tuple)) and len(initial) == 2:
-            numbers = initial = standardized(initial)
-        else:
-            raise ValueError(
-                f"{name}: `initial` must be None or a pair (lambda_, kappa). "
-                f"Received: initial={initial!r}"
-            )
-        self.initial = initial
-        self.lambda_regularizer = keras.regularizers.get(lambda_regularizer)
-        self.kappa_regularizer = keras.regularizers.get(kappa_regularizer)
-        self.lambda_constraint = keras.constraints.get(lambda_constraint)
-        self.kappa_constraint = keras.constraints.get(kappa_constraint)
-        self._start = [start(name, f"initial[{i}]", value, 1) for i, value in enumerate(numbers)]
-
-    def parameter_list(self):
-        lambda_, kappa = self._start
-        return [
-            Parameter("lambda_", 1, lambda_, self.lambda_regularizer, self.lambda_constraint),
-            Parameter("kappa", 1, kappa, self.kappa_regularizer, self.kappa_constraint),
-        ]
+            self.initial = None
 
     def function(self, x, lambda_, kappa):
         return apa(x, lambda_[0], kappa[0])
@@ -125,16 +91,6 @@ class APA(LearnableActivation):
         if size == 0:
             return f"exp(-{exponential})"
         return f"(1 + {size:.6g} {exponential})^(-1/{size:.6g})"
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": self.initial and tuple(map(serialize, self.initial)),
-            "lambda_regularizer": keras.regularizers.serialize(self.lambda_regularizer),
-            "kappa_regularizer": keras.regularizers.serialize(self.kappa_regularizer),
-            "lambda_constraint": keras.constraints.serialize(self.lambda_constraint),
-            "kappa_constraint": keras.constraints.serialize(self.kappa_constraint),
-        }
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -155,8 +111,7 @@ class AGLU(APA):
         initial: `(lambda_, kappa)`, each a number or a Keras initializer. None: the start above.
         sharing: see `LearnableActivation`. The authors have one set for a layer, or for a channel.
         axis: see `LearnableActivation`.
-        lambda_regularizer, kappa_regularizer: optional Keras regularizers.
-        lambda_constraint, kappa_constraint: optional Keras constraints.
+        regularizer, constraint: optional Keras regularizer and constraint of both, or a pair.
 
     Weights: `lambda_` and `kappa`, each [groups, 1].
 

@@ -676,6 +676,75 @@ def standardized(value):
     return tuple(map(standardized, value)) if isinstance(value, (list, tuple)) else value
 
 
+# Of an activation with a few numbers, for messages.
+WANTED = {
+    "initial": "numbers or Keras initializers",
+    "regularizer": "one Keras regularizer, or one or None for each of",
+    "constraint": "one Keras constraint, or one or None for each of",
+}
+
+
+class NumbersActivation(LearnableActivation):
+    """An activation whose parameters are one number each.
+
+    Args:
+        initial: where they start, a number or a Keras initializer for each of `names`; of one name
+            that alone.
+        sharing, axis: see `LearnableActivation`.
+        regularizer, constraint: a Keras regularizer and a constraint, or a tuple of one for each of
+            `names`; None for none.
+        **kwargs: of a Keras layer.
+    """
+
+    names = ()  # of the parameters
+
+    def __init__(self, initial, sharing, axis, regularizer, constraint, **kwargs):
+        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        self.initial = standardized(initial)
+        self._start = [
+            start(type(self).__name__, argument, value, 1)
+            for argument, value in self._of_each("initial", self.initial)
+        ]
+        self.regularizer = self._got(keras.regularizers, "regularizer", regularizer)
+        self.constraint = self._got(keras.constraints, "constraint", constraint)
+
+    def parameter_list(self):
+        def each(value):
+            return value if isinstance(value, tuple) else [value] * len(self.names)
+
+        parts = self._start, each(self.regularizer), each(self.constraint)
+        return [Parameter(name, 1, *of_it) for name, *of_it in zip(self.names, *parts, strict=True)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            **{
+                name: tuple(map(serialize, value)) if isinstance(value, tuple) else serialize(value)
+                for name, value in (
+                    ("initial", self.initial),
+                    ("regularizer", self.regularizer),
+                    ("constraint", self.constraint),
+                )
+            },
+        }
+
+    def _of_each(self, argument, value):
+        """What a message calls it, and the value, for each name."""
+        if len(self.names) == 1:
+            return [(argument, value)]
+        if not isinstance(value, tuple) or len(value) != len(self.names):
+            raise ValueError(
+                f"{type(self).__name__}: `{argument}` must be {WANTED[argument]} "
+                f"({', '.join(self.names)}). Received: {argument}={value!r}"
+            )
+        return [(f"{argument}[{i}]", one) for i, one in enumerate(value)]
+
+    def _got(self, module, argument, value):
+        if not isinstance(value, (list, tuple)):
+            return module.get(value)
+        return tuple(module.get(one) for _, one in self._of_each(argument, tuple(value)))
+
+
 class TwoPhaseActivation(LearnableActivation):
     """An activation whose parameters stay at their start in a first phase of the training.
 

@@ -4,19 +4,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import finite, mantissa, power_of_two, select, weighted_sum
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class CubicReLU(LearnableActivation):
+class CubicReLU(NumbersActivation):
     """Nonlinearity-enhanced ReLU: above 0 a learned line and a learned cube.
 
     Formula:
@@ -38,8 +31,7 @@ class CubicReLU(LearnableActivation):
         initial: `(alpha, beta)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`. The paper's is "layer": two parameters for each.
         axis: see `LearnableActivation`.
-        regularizer: optional Keras regularizer of both.
-        constraint: optional Keras constraint of both.
+        regularizer, constraint: optional Keras regularizer and constraint of both, or a pair.
 
     Weights: `alpha` and `beta`, each [groups, 1].
 
@@ -57,6 +49,7 @@ class CubicReLU(LearnableActivation):
     """
 
     starts_as = "max(0, x)"
+    names = ("alpha", "beta")
 
     def __init__(
         self,
@@ -68,30 +61,13 @@ class CubicReLU(LearnableActivation):
         constraint=None,
         **kwargs,
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
         if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not abs(gamma) <= 1e30:
             raise ValueError(
                 "CubicReLU: `gamma` must be a number between -1e30 and 1e30. "
                 f"Received: gamma={gamma!r}"
             )
-        if not isinstance(initial, (list, tuple)) or len(initial) != 2:
-            raise ValueError(
-                f"CubicReLU: `initial` must be a pair (alpha, beta). Received: initial={initial!r}"
-            )
         self.gamma = gamma
-        self.initial = standardized(initial)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = [
-            start("CubicReLU", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
-        ]
-
-    def parameter_list(self):
-        alpha, beta = self._start
-        return [
-            Parameter("alpha", 1, alpha, self.regularizer, self.constraint),
-            Parameter("beta", 1, beta, self.regularizer, self.constraint),
-        ]
 
     def function(self, x, alpha, beta):
         return cubic_relu(x, alpha[0], beta[0], self.gamma)
@@ -107,13 +83,7 @@ class CubicReLU(LearnableActivation):
         return f"H(x) ({alpha[0]:.6g} x + {self.gamma * beta[0]:.6g} x^3)".replace("+ -", "- ")
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "gamma": self.gamma,
-            "initial": tuple(map(serialize, self.initial)),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
+        return {**super().get_config(), "gamma": self.gamma}
 
 
 def cubic_relu(x, alpha, beta, gamma):

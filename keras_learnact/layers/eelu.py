@@ -6,21 +6,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import erf, finite, limits
-
-PARAMETERS = ("alpha", "beta", "gamma")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class EELU(LearnableActivation):
+class EELU(NumbersActivation):
     """Exponential error linear unit: x times the error function of an exponential.
 
     Formula:
@@ -41,8 +32,8 @@ class EELU(LearnableActivation):
         initial: `(alpha, beta, gamma)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`.
         axis: see `LearnableActivation`.
-        regularizer: optional Keras regularizer of each of the three.
-        constraint: optional Keras constraint of each of the three.
+        regularizer, constraint: optional Keras regularizer and constraint of all, or a tuple of
+            three.
 
     Weights: `alpha`, `beta`, `gamma`, each [groups, 1].
 
@@ -61,6 +52,7 @@ class EELU(LearnableActivation):
 
     starts_as = "-x * erf(exp(-x))"
     smoothness = math.inf
+    names = ("alpha", "beta", "gamma")
 
     def __init__(
         self,
@@ -71,24 +63,7 @@ class EELU(LearnableActivation):
         constraint=None,
         **kwargs,
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if not isinstance(initial, (list, tuple)) or len(initial) != len(PARAMETERS):
-            raise ValueError(
-                "EELU: `initial` must be three numbers or initializers (alpha, beta, gamma). "
-                f"Received: initial={initial!r}"
-            )
-        self.initial = standardized(initial)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = [
-            start("EELU", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
-        ]
-
-    def parameter_list(self):
-        return [
-            Parameter(name, 1, value, self.regularizer, self.constraint)
-            for name, value in zip(PARAMETERS, self._start, strict=True)
-        ]
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, alpha, beta, gamma):
         return eelu(x, alpha[0], beta[0], gamma[0])
@@ -102,14 +77,6 @@ class EELU(LearnableActivation):
 
     def text(self, alpha, beta, gamma):
         return f"{alpha[0]:.6g} x erf({beta[0]:.6g} exp({-gamma[0]:.6g} x))"
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": tuple(map(serialize, self.initial)),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
 
 
 def eelu(x, alpha, beta, gamma):
@@ -133,7 +100,7 @@ def eelu(x, alpha, beta, gamma):
 
 
 def _formula(x, p, settings, key):
-    return eelu(x, *(p[i] for i in range(len(PARAMETERS))))
+    return eelu(x, p[0], p[1], p[2])
 
 
 KERNEL = kernels.kernel("Eelu", _formula)

@@ -4,14 +4,7 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import finite, limits, product_over
 
 # The authors keep both parameters above it.
@@ -19,7 +12,7 @@ LEAST = 0.1
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PELU(LearnableActivation):
+class PELU(NumbersActivation):
     """Parametric exponential linear unit: a line, and below 0 an exponential that fits to it.
 
     Formula:
@@ -43,8 +36,7 @@ class PELU(LearnableActivation):
         initial: `(a, b)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`. The paper's is "layer": two parameters for each.
         axis: see `LearnableActivation`.
-        a_regularizer, b_regularizer: optional Keras regularizers.
-        a_constraint, b_constraint: optional Keras constraints.
+        regularizer, constraint: optional Keras regularizer and constraint of both, or a pair.
 
     Weights: `a` and `b`, each [groups, 1].
 
@@ -63,38 +55,18 @@ class PELU(LearnableActivation):
 
     starts_as = "max(x, 0) + exp(min(x, 0)) - 1"
     smoothness = 1
+    names = ("a", "b")
 
     def __init__(
         self,
         initial=(1.0, 1.0),
         sharing="layer",
         axis=-1,
-        a_regularizer=None,
-        b_regularizer=None,
-        a_constraint=None,
-        b_constraint=None,
+        regularizer=None,
+        constraint=None,
         **kwargs,
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if not isinstance(initial, (list, tuple)) or len(initial) != 2:
-            raise ValueError(
-                f"PELU: `initial` must be a pair (a, b). Received: initial={initial!r}"
-            )
-        self.initial = standardized(initial)
-        self.a_regularizer = keras.regularizers.get(a_regularizer)
-        self.b_regularizer = keras.regularizers.get(b_regularizer)
-        self.a_constraint = keras.constraints.get(a_constraint)
-        self.b_constraint = keras.constraints.get(b_constraint)
-        self._start = [
-            start("PELU", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
-        ]
-
-    def parameter_list(self):
-        a, b = self._start
-        return [
-            Parameter("a", 1, a, self.a_regularizer, self.a_constraint),
-            Parameter("b", 1, b, self.b_regularizer, self.b_constraint),
-        ]
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, a, b):
         return pelu(x, a[0], b[0])
@@ -110,16 +82,6 @@ class PELU(LearnableActivation):
     def text(self, a, b):
         a, b = (_positive_number(weight[0]) for weight in (a, b))
         return f"{a / b:.6g} max(0, x) + {a:.6g} (exp(min(0, x) / {b:.6g}) - 1)"
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": tuple(map(serialize, self.initial)),
-            "a_regularizer": keras.regularizers.serialize(self.a_regularizer),
-            "b_regularizer": keras.regularizers.serialize(self.b_regularizer),
-            "a_constraint": keras.constraints.serialize(self.a_constraint),
-            "b_constraint": keras.constraints.serialize(self.b_constraint),
-        }
 
 
 def pelu(x, a, b):

@@ -4,19 +4,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import finite
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PReLU(LearnableActivation):
+class PReLU(NumbersActivation):
     """Parametric rectified linear unit: ReLU with a learned slope below zero.
 
     Formula:
@@ -58,18 +51,12 @@ class PReLU(LearnableActivation):
     """
 
     starts_as = "max(x, 0.25 * x)"
+    names = ("alpha",)
 
     def __init__(
         self, initial=0.25, sharing="channel", axis=-1, regularizer=None, constraint=None, **kwargs
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        self.initial = standardized(initial)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = start("PReLU", "initial", self.initial, 1)
-
-    def parameter_list(self):
-        return [Parameter("alpha", 1, self._start, self.regularizer, self.constraint)]
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, alpha):
         return prelu(x, alpha[0])
@@ -82,14 +69,6 @@ class PReLU(LearnableActivation):
 
     def text(self, alpha):
         return f"max(0, x) - {alpha[0]:.6g} max(0, -x)".replace("- -", "+ ")
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": serialize(self.initial),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
 
 
 def prelu(x, alpha):

@@ -7,18 +7,11 @@ from keras import ops
 
 from keras_learnact import expressions
 from keras_learnact.layers.acon import between_lines, fixed_lines, smooth_maximum
-from keras_learnact.layers.base import (
-    PACKAGE,
-    LearnableActivation,
-    Parameter,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SMU(LearnableActivation):
+class SMU(NumbersActivation):
     """Smooth maximum unit: leaky ReLU, its kink smoothed as much as is learned.
 
     Formula:
@@ -63,6 +56,7 @@ class SMU(LearnableActivation):
 
     starts_as = "(1.25 * x + 0.75 * x * erf(1.875 * x)) / 2"
     smoothness = math.inf
+    names = ("mu",)
 
     def __init__(
         self,
@@ -74,19 +68,12 @@ class SMU(LearnableActivation):
         constraint=None,
         **kwargs,
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
         if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) <= 1e30:
             raise ValueError(
                 f"SMU: `alpha` must be a number between -1e30 and 1e30. Received: alpha={alpha!r}"
             )
         self.alpha = alpha
-        self.initial = standardized(initial)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = start("SMU", "initial", initial, 1)
-
-    def parameter_list(self):
-        return [Parameter("mu", 1, self._start, self.regularizer, self.constraint)]
 
     def function(self, x, mu):
         one = ops.ones_like(mu[0])
@@ -105,10 +92,4 @@ class SMU(LearnableActivation):
         return f"{line:.6g} x + {kink:.6g} x erf({2 * mu[0] * kink:.6g} x)".replace("+ -", "- ")
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "initial": serialize(self.initial),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
+        return {**super().get_config(), "alpha": self.alpha}

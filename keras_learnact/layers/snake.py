@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import PACKAGE, LearnableActivation, Parameter, serialize, start
+from keras_learnact.layers.base import PACKAGE, NumbersActivation
 from keras_learnact.numerics import finite, limits
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Snake(LearnableActivation):
+class Snake(NumbersActivation):
     """Snake: the identity with a learned wave on it, for what is periodic.
 
     Formula:
@@ -51,18 +51,12 @@ class Snake(LearnableActivation):
 
     starts_as = "x + sin(x)**2"
     smoothness = math.inf
+    names = ("a",)
 
     def __init__(
         self, initial=1.0, sharing="layer", axis=-1, regularizer=None, constraint=None, **kwargs
     ):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        self.initial = initial
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self._start = start("Snake", "initial", initial, 1)
-
-    def parameter_list(self):
-        return [Parameter("a", 1, self._start, self.regularizer, self.constraint)]
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, a):
         return snake(x, a[0])
@@ -78,14 +72,6 @@ class Snake(LearnableActivation):
 
     def text(self, a):
         return f"x + sin({a[0]:.6g} x)^2 / {a[0]:.6g}" if a[0] != 0 else "x"
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "initial": serialize(self.initial),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
 
 
 def snake(x, a):

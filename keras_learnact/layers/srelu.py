@@ -4,21 +4,12 @@ import keras
 from keras import ops
 
 from keras_learnact import expressions, kernels
-from keras_learnact.layers.base import (
-    PACKAGE,
-    Parameter,
-    TwoPhaseActivation,
-    serialize,
-    standardized,
-    start,
-)
+from keras_learnact.layers.base import PACKAGE, NumbersActivation, TwoPhaseActivation
 from keras_learnact.numerics import difference, finite, weighted_sum
-
-PARAMETERS = ("t_left", "a_left", "t_right", "a_right")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SReLU(TwoPhaseActivation):
+class SReLU(NumbersActivation, TwoPhaseActivation):
     """S-shaped rectified linear unit: identity in the middle, a learned line on either side.
 
     Formula:
@@ -49,6 +40,8 @@ class SReLU(TwoPhaseActivation):
         initial: `(t_left, a_left, t_right, a_right)`, each a number or a Keras initializer.
         sharing: see `LearnableActivation`. The paper's is "channel": four parameters for each.
         axis: see `LearnableActivation`.
+        regularizer, constraint: optional Keras regularizer and constraint of all, or a tuple of
+            four.
 
     Weights: `t_left`, `a_left`, `t_right`, `a_right`, each [groups, 1]; `frozen`, a scalar.
 
@@ -66,23 +59,18 @@ class SReLU(TwoPhaseActivation):
     """
 
     starts_as = "max(x, 0.2 * x)"
+    names = ("t_left", "a_left", "t_right", "a_right")
 
-    def __init__(self, initial=(0.0, 0.2, 1.0, 1.0), sharing="channel", axis=-1, **kwargs):
-        super().__init__(sharing=sharing, axis=axis, **kwargs)
-        if not isinstance(initial, (list, tuple)) or len(initial) != len(PARAMETERS):
-            raise ValueError(
-                "SReLU: `initial` must be four numbers or initializers (t_left, a_left, t_right, "
-                f"a_right). Received: initial={initial!r}"
-            )
-        self.initial = standardized(initial)
-        self._start = [
-            start("SReLU", f"initial[{i}]", value, 1) for i, value in enumerate(self.initial)
-        ]
-
-    def parameter_list(self):
-        return [
-            Parameter(name, 1, value) for name, value in zip(PARAMETERS, self._start, strict=True)
-        ]
+    def __init__(
+        self,
+        initial=(0.0, 0.2, 1.0, 1.0),
+        sharing="channel",
+        axis=-1,
+        regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(initial, sharing, axis, regularizer, constraint, **kwargs)
 
     def function(self, x, t_left, a_left, t_right, a_right):
         return srelu(x, t_left[0], a_left[0], t_right[0], a_right[0])
@@ -105,9 +93,6 @@ class SReLU(TwoPhaseActivation):
             f"{high:.6g} + {a_right[0]:.6g} (x - {high:.6g}) for x >= {high:.6g}; "
             f"{low:.6g} + {a_left[0]:.6g} (x - {low:.6g}) for x <= {low:.6g}; x between"
         ).replace("- -", "+ ")
-
-    def get_config(self):
-        return {**super().get_config(), "initial": tuple(map(serialize, self.initial))}
 
 
 def srelu(x, t_left, a_left, t_right, a_right):
@@ -133,7 +118,7 @@ def srelu(x, t_left, a_left, t_right, a_right):
 
 
 def _formula(x, p, settings, key):
-    return srelu(x, *(p[i] for i in range(len(PARAMETERS))))
+    return srelu(x, p[0], p[1], p[2], p[3])
 
 
 KERNEL = kernels.kernel("Srelu", _formula)

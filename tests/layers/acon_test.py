@@ -150,7 +150,7 @@ def test_formulas():
     [
         (lambda: Swish(initial=(1, 2)), r"initial=\(1, 2\)"),
         (lambda: Swish(initial=float("inf")), "must be finite"),
-        (lambda: ACONC(initial=1.0), r"three numbers.*initial=1\.0"),
+        (lambda: ACONC(initial=1.0), r"numbers.*\(p1, p2, beta\).*initial=1\.0"),
         (lambda: ACONC(initial=(1, 0)), r"initial=\(1, 0\)"),
         (lambda: ACONC(initial=(1, 0, None)), r"initial\[2\]=None"),
     ],

@@ -175,9 +175,8 @@ def test_bounds_are_those_of_a_gate():
 def test_regularizers_and_constraints_belong_to_their_parameters():
     layer = APA(
         initial=(3, -2),
-        lambda_regularizer=keras.regularizers.L2(0.1),
-        kappa_regularizer=keras.regularizers.L1(0.5),
-        lambda_constraint="non_neg",
+        regularizer=(keras.regularizers.L2(0.1), keras.regularizers.L1(0.5)),
+        constraint=("non_neg", None),
     )
     assert sorted(float(loss) for loss in layer.losses) == pytest.approx([0.9, 1.0])
     assert type(layer.lambda_.constraint) is keras.constraints.NonNeg
@@ -196,7 +195,7 @@ def test_formula():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"initial": 0.5}, r"pair \(lambda_, kappa\).*initial=0\.5"),
+        ({"initial": 0.5}, r"\(lambda_, kappa\).*initial=0\.5"),
         ({"initial": (1, 2, 3)}, r"initial=\(1, 2, 3\)"),
         ({"initial": (1, "nonsense")}, "nonsense"),
         ({"initial": (1, float("inf"))}, r"initial\[1\]=inf"),

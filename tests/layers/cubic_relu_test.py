@@ -84,5 +84,5 @@ def test_formula_config_and_wrong_arguments():
     for wrong in ({"gamma": float("nan")}, {"gamma": True}, {"gamma": "1"}):
         with pytest.raises(ValueError, match="`gamma`"):
             CubicReLU(**wrong)
-    with pytest.raises(ValueError, match=r"pair \(alpha, beta\).*initial=1"):
+    with pytest.raises(ValueError, match=r"\(alpha, beta\).*initial=1"):
         CubicReLU(initial=1)

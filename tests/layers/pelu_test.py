@@ -108,18 +108,24 @@ def test_bounds():
 def test_regularizers_and_constraints_belong_to_their_parameters():
     layer = PELU(
         initial=(3, 2),
-        a_regularizer=keras.regularizers.L2(0.1),
-        b_regularizer=keras.regularizers.L1(0.5),
-        b_constraint="non_neg",
+        regularizer=(keras.regularizers.L2(0.1), keras.regularizers.L1(0.5)),
+        constraint=(None, "non_neg"),
     )
     assert sorted(float(loss) for loss in layer.losses) == pytest.approx([0.9, 1.0])
     assert type(layer.b.constraint) is keras.constraints.NonNeg
+    assert PELU.from_config(layer.get_config()).get_config() == layer.get_config()
+    # One for all.
+    layer = PELU(initial=(3, 2), regularizer=keras.regularizers.L2(0.1), constraint="non_neg")
+    assert sorted(float(loss) for loss in layer.losses) == pytest.approx([0.4, 0.9])
+    assert type(layer.a.constraint) is type(layer.b.constraint) is keras.constraints.NonNeg
     assert PELU.from_config(layer.get_config()).get_config() == layer.get_config()
 
 
 def test_formula_and_wrong_arguments():
     assert PELU(initial=(2, -4)).formula() == "f(x) = 0.5 max(0, x) + 2 (exp(min(0, x) / 4) - 1)"
-    with pytest.raises(ValueError, match=r"pair \(a, b\).*initial=1"):
+    with pytest.raises(ValueError, match=r"initializers \(a, b\).*initial=1"):
         PELU(initial=1)
+    with pytest.raises(ValueError, match=r"for each of \(a, b\).*constraint=\(None,\)"):
+        PELU(constraint=[None])
     with pytest.raises(ValueError, match=r"initial\[1\]=nan"):
         PELU(initial=(1, float("nan")))

@@ -219,7 +219,7 @@ def test_formula():
 @pytest.mark.parametrize(
     ("initial", "message"),
     [
-        (0.2, r"four numbers.*initial=0\.2"),
+        (0.2, r"numbers.*t_left, a_left, t_right, a_right.*initial=0\.2"),
         ((0, 0.2, 1), r"initial=\(0, 0\.2, 1\)"),
         ((0, (1, 2), 1, 1), r"initial\[1\]=\(1, 2\)"),
         ((0, 0.2, "nonsense", 1), "nonsense"),
