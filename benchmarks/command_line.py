@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import sys
 import typing
+from pathlib import Path
 
 from training.config import UserError
 
@@ -48,7 +49,10 @@ def parsed(default, quick, arguments: list[str], description: str = ""):
             help=f"{flag.metadata['help']} (default: {shown})",
         )
     given = vars(parser.parse_args(arguments))
-    return dataclasses.replace(quick if given.pop("quick") else default, **given)
+    if not given.pop("quick"):
+        return dataclasses.replace(default, **given)
+    results = {"results": f"build/quick/{Path(default.results).name}"}  # never what was measured
+    return dataclasses.replace(quick, **{**results, **given})
 
 
 def _kind(hint):

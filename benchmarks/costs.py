@@ -18,6 +18,7 @@ import keras_learnact as kla
 from benchmarks import activations, tables
 from benchmarks.command_line import field, start
 from training.activations import registry
+from training.config import UserError
 
 COSTS = Path(kla.__file__).with_name("costs.csv")
 # Keras leaves XLA off on a processor where it may choose, and JAX has nothing else.
@@ -37,6 +38,11 @@ QUICK = Config(size=10, rounds=2, activations=("apl", "maxout"))
 
 def run(config: Config) -> list[dict]:
     """Measures and writes; returns the rows that it wrote."""
+    if config.activations and Path(config.results) == COSTS:
+        raise UserError(
+            f"{COSTS.name} has all activations. Received: "
+            f"--activations={','.join(config.activations)}. Name another file by --results."
+        )
     mode = MODE[keras.backend.backend()]
     with tempfile.TemporaryDirectory() as folder:
         rows = activations.run(

@@ -7,6 +7,7 @@ import inspect
 import io
 import itertools
 import math
+import random
 import re
 import shutil
 import textwrap
@@ -168,7 +169,7 @@ def _activation(cls, cost):
     element_wise = issubclass(cls, layers.LearnableActivation)
     parameters, has_kernel = {}, hasattr(cls, "kernel")
     if element_wise:
-        layer = cls(sharing="layer")
+        layer = _with_no_trace(cls)
         parameters = {p.name: p.count for p in layer.parameter_list()}
         has_kernel = isinstance(layer.kernel(training=False), kernels.Call)
     return Activation(
@@ -183,6 +184,15 @@ def _activation(cls, cost):
         forward_backward=cost[1],
         source=source_of(doc),
     )
+
+
+def _with_no_trace(cls):
+    """A layer, made without a number of the random generators or of Keras' names."""
+    state = random.getstate()
+    try:
+        return cls(sharing="layer", name=cls.__name__.lower())
+    finally:
+        random.setstate(state)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import re
 
 import keras
+import numpy as np
 import pytest
 
 import keras_learnact as kla
@@ -34,6 +35,23 @@ def test_a_row_says_what_the_layer_is(cls):
     assert sum(row.parameters.values()) == layer.count_params() - _not_parameters(layer)
     assert row.starts_as == (cls.starts_as or "random")
     assert row.kernel == ("has no compiled kernel" not in str(layer.kernel(False)))
+
+
+def test_a_look_at_the_table_changes_no_random_number_and_no_name():
+    def first():
+        keras.utils.set_random_seed(0)
+        keras.backend.clear_session()
+
+    first()
+    layer = keras.layers.Dense(3)
+    layer.build((None, 3))
+    expected = kla.PAU().name, keras.ops.convert_to_numpy(layer.kernel)
+    first()
+    kla.activations()
+    layer = keras.layers.Dense(3)
+    layer.build((None, 3))
+    assert kla.PAU().name == expected[0]
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(layer.kernel), expected[1])
 
 
 def _not_parameters(layer):

@@ -17,7 +17,7 @@ from keras_learnact import plotting, registry
 HEAD = """# Gallery
 
 Every activation of the package. Each picture shows the function in a network of one hidden layer
-with 16 units, before and after 20 epochs on the [digits]({digits}), over the distribution of
+with 16 units, before and after 20 epochs on the [digits], over the distribution of
 its inputs; below it the formula that was learned, with its coefficients rounded.
 
 [digits]: https://scikit-learn.org/stable/modules/generated/sklearn.datasets.load_digits.html
@@ -61,14 +61,12 @@ def on_files(files, config):
     references = "\n\n".join(f"::: keras_learnact.layers.{name}" for name in kla.layers.__all__)
     layers = LAYERS.format(references=references)
     files.append(File.generated(config, "reference/layers.md", content=layers))
-    table = TABLE.format(table=kla.activations()._repr_html_())
+    activations = kla.activations()
+    table = TABLE.format(table=activations._repr_html_())
     files.append(File.generated(config, "activations.md", content=table))
-    page = [HEAD.replace("[digits]({digits})", "[digits]")]
-    for name in kla.layers.__all__:
-        layer_class = getattr(kla, name)
-        is_layer = issubclass(layer_class, keras.layers.Layer)
-        if not is_layer or layer_class is kla.LearnableActivation:
-            continue
+    page = [HEAD]
+    for activation in activations:
+        name, layer_class = activation.name, getattr(kla, activation.name)
         doc = inspect.getdoc(layer_class)
         picture = ""
         if issubclass(layer_class, kla.LearnableActivation):

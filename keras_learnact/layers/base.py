@@ -565,6 +565,10 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
 
     # Shapes.
 
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: deserialize(value) for name, value in config.items()})
+
     def _why_not(self, training):
         """Why a call does not run the kernel, or ""."""
         count = sum(p.count for p in self.parameter_list())
@@ -786,7 +790,9 @@ def serialize(value):
 
 
 def deserialize(value):
-    """The constructor argument that `serialize` made plain data of."""
+    """The constructor argument that `serialize` made plain data of, also within sequences."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(deserialize, value))
     return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
 
 

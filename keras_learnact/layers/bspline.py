@@ -11,7 +11,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
 )
@@ -125,9 +124,10 @@ class BSpline(LearnableActivation):
 
             return fitting.spline(rest, self.degree, self.grid, self.grid_range)
         numbers = np.asarray(self.initial)
-        if numbers.dtype.kind not in "iuf" or numbers.shape != (count,):
+        right = numbers.dtype.kind in "iuf" and numbers.shape == (count,)
+        if not (right and np.isfinite(numbers).all()):
             raise ValueError(
-                f"BSpline: `initial` must be a name, a callable, or {count} coefficients. "
+                f"BSpline: `initial` must be a name, a callable, or {count} finite coefficients. "
                 f"Received: initial={self.initial!r}"
             )
         return self.initial
@@ -228,10 +228,6 @@ class BSpline(LearnableActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "initial": deserialize(config["initial"])})
 
 
 def basis(t, degree, one=1.0):

@@ -12,7 +12,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
 )
 from keras_learnact.numerics import limits, mantissa, power_of_two
@@ -183,13 +182,6 @@ class DEU(LearnableActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        initial = config["initial"]
-        if isinstance(initial, (list, tuple)):
-            initial = type(initial)(deserialize(entry) for entry in initial)
-        return cls(**{**config, "initial": initial})
 
 
 def deu(x, a, b, c, c1, c2, epsilon=EPSILON, max_exponent=MAX_EXPONENT, limit=LIMIT):

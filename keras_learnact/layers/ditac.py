@@ -153,6 +153,15 @@ class DiTAC(LearnableActivation):
         self.tess = tess
         # As the layer's numbers: where f jumps there, its expression must jump there too.
         self._ends = tuple(ends.astype(self._math_dtype).tolist())
+        vertices = np.linspace(*self._ends, tess + 1).astype(self._math_dtype)
+        if not (np.diff(vertices) > 0).all():
+            raise ValueError(
+                f"DiTAC: `interval` must have room for {tess} cells between numbers of "
+                f"{self._math_dtype}. Received: interval={interval!r}, tess={tess!r}. Use fewer "
+                "cells, a longer interval, or dtype='float64'."
+            )
+        if form == "ge" or (form == "leaky" and self._ends[0] < 0):
+            self.smoothness = -1
         self.form = form
         self.initial = standardized(initial)
         self.prior = prior

@@ -11,7 +11,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
     start,
@@ -161,7 +160,3 @@ class Expression(LearnableActivation):
             "constraint": keras.constraints.serialize(self.constraint),
             **{name: serialize(value) for name, value in self.constants.items()},
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{name: deserialize(value) for name, value in config.items()})

@@ -43,7 +43,7 @@ class GroupKANDense(keras.layers.Layer):
             of the `keras.layers.Dense` inside, whose weights are `linear.kernel` and `linear.bias`.
         rational: the layer of functions itself, in place of the one that the other arguments
             describe, `groups` too: say, a PAU with regularizers. A config has it, with its
-            `trainable`.
+            `trainable`. The gain is that of a PAU; of another layer, that of `initial`.
         **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer`.
 
     Input shape: any, with a known number of channels, the last axis. Output shape: the same, but
@@ -117,11 +117,11 @@ class GroupKANDense(keras.layers.Layer):
                 "GroupKANDense: `rational` must be a layer, say a PAU, or None. "
                 f"Received: rational={rational!r}"
             )
+        self.rational = rational
         if kernel_initializer is None:
             kernel_initializer = keras.initializers.VarianceScaling(
                 self.gain(), "fan_in", "untruncated_normal"
             )
-        self.rational = rational
         self.linear = keras.layers.Dense(
             units,
             **{**self.options, "kernel_initializer": kernel_initializer},
@@ -131,16 +131,23 @@ class GroupKANDense(keras.layers.Layer):
         self.supports_masking = True
 
     def gain(self):
-        """1 / E[F(x)²] of the function that `initial` gives, for standard normal x."""
-        start = fitting.start(self.initial, self.degrees, self.denominator)
+        """1 / E[F(x)²] for standard normal x.
+
+        F is the function with which `rational` starts; if that is no PAU, that of `initial`.
+        """
+        initial, degrees, version = self.initial, self.degrees, self.denominator
+        if isinstance(self.rational, PAU):
+            initial, degrees = self.rational.initial, self.rational.degrees
+            version = self.rational.version
+        start = fitting.start(initial, degrees, version)
         x, weights = np.polynomial.hermite_e.hermegauss(NODES)
         with np.errstate(all="ignore"):
-            y = fitting.rational(x, *start, self.denominator)
+            y = fitting.rational(x, *start, version)
             gain = np.sum(weights) / np.sum(weights * y**2)
         if not 0 < gain < float("inf"):
             raise ValueError(
                 "GroupKANDense: the variance can be kept only by a function that is not 0 and has "
-                f"no pole. Received: initial={self.initial!r}. Give a `kernel_initializer`."
+                f"no pole. Received: initial={initial!r}. Give a `kernel_initializer`."
             )
         return float(gain)
 

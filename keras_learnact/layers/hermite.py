@@ -11,12 +11,13 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
 )
 from keras_learnact.layers.pau import polynomial_text, rational
 from keras_learnact.numerics import finite, limits, weighted_sum
+
+MOST = 16  # the largest degree
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -44,7 +45,7 @@ class Hermite(LearnableActivation):
     the limit, f(nan) is nan.
 
     Args:
-        degree: d, from 1 to 170.
+        degree: d, from 1 to 16. Of higher ones the powers of x would cancel each other.
         initial: whose terms it starts with: the name of a Keras activation, a callable, or the
             d + 1 coefficients c_0 … c_d.
         sharing: see `LearnableActivation`.
@@ -85,10 +86,10 @@ class Hermite(LearnableActivation):
         **kwargs,
     ):
         super().__init__(sharing=sharing, axis=axis, **kwargs)
-        # Beyond 170, i! is no floating-point number.
-        if isinstance(degree, bool) or not isinstance(degree, int) or not 1 <= degree <= 170:
+        if isinstance(degree, bool) or not isinstance(degree, int) or not 1 <= degree <= MOST:
             raise ValueError(
-                f"Hermite: `degree` must be an integer from 1 to 170. Received: degree={degree!r}"
+                f"Hermite: `degree` must be an integer from 1 to {MOST}. "
+                f"Received: degree={degree!r}"
             )
         self.degree = degree
         self.initial = standardized(initial)
@@ -106,9 +107,10 @@ class Hermite(LearnableActivation):
             start = weighted @ polynomials / math.sqrt(2 * math.pi) * (x[1] - x[0])
             return tuple(np.where(np.abs(start) < 1e-14, 0.0, start).tolist())  # no rounding errors
         numbers = np.asarray(self.initial)
-        if numbers.dtype.kind not in "iuf" or numbers.shape != (self.degree + 1,):
+        right = numbers.dtype.kind in "iuf" and numbers.shape == (self.degree + 1,)
+        if not (right and np.isfinite(numbers).all()):
             raise ValueError(
-                f"Hermite: `initial` must be a name, a callable, or {self.degree + 1} "
+                f"Hermite: `initial` must be a name, a callable, or {self.degree + 1} finite "
                 f"coefficients. Received: initial={self.initial!r}"
             )
         return self.initial
@@ -145,10 +147,6 @@ class Hermite(LearnableActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "initial": deserialize(config["initial"])})
 
 
 def monomials(degree):

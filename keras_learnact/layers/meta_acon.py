@@ -11,7 +11,7 @@ from keras_learnact.layers.base import (
     standardized,
     start,
 )
-from keras_learnact.numerics import finite, limits
+from keras_learnact.numerics import limits
 
 # Of numbers beyond it sums and squares may overflow.
 LARGE = 1e15
@@ -39,7 +39,7 @@ class MetaACONC(LayerWithPath):
     through, and what it hides does not count in the means.
 
     For p1 and p2 up to 10^15 the value is right for every finite x, to the rounding of the larger
-    of p1 x and p2 x. Means beyond ±10^15 count as that, and inputs beyond it give β no gradient.
+    of p1 x and p2 x. In the means inputs beyond ±10^15 count as that, without a gradient.
     f(±∞) is f at the largest finite number, f(nan) is nan.
 
     Args:
@@ -138,7 +138,7 @@ class MetaACONC(LayerWithPath):
 
     def switching_factors(self, x, training=None, mask=None):
         """β, `[batch, channels]`, of an input of the layer."""
-        beta = ops.clip(self._means(finite(x), mask), -LARGE, LARGE)
+        beta = self._means(ops.clip(x, -LARGE, LARGE), mask)
         for name in ("squeeze", "excite"):
             beta = getattr(self, name)(beta)
             if self.normalization:
@@ -153,7 +153,8 @@ class MetaACONC(LayerWithPath):
         seen = ops.cast(mask, x.dtype)
         seen = ops.reshape(seen, [*ops.shape(seen), *[1] * (len(x.shape) - len(seen.shape))])
         seen = seen * ops.ones_like(x)
-        return ops.sum(x * seen, others) / ops.maximum(ops.sum(seen, others), 1.0)
+        x = ops.where(seen > 0, x, 0.0)  # a product with nan would be nan
+        return ops.sum(x, others) / ops.maximum(ops.sum(seen, others), 1.0)
 
     def why_no_kernel(self):
         return "MetaACONC has no compiled kernel: its β differs between samples"

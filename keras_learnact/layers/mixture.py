@@ -9,7 +9,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
     start,
@@ -172,10 +171,6 @@ class Mixture(LearnableActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "activations": tuple(map(deserialize, config["activations"]))})
 
 
 def _element_wise(activation):

@@ -8,7 +8,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
 )
@@ -169,10 +168,6 @@ class PAU(LearnableActivation):
             "numerator_constraint": keras.constraints.serialize(self.numerator_constraint),
             "denominator_constraint": keras.constraints.serialize(self.denominator_constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "initial": deserialize(config["initial"])})
 
 
 def rational(x, numerator, denominator, version):

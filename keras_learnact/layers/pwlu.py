@@ -9,7 +9,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     Parameter,
     TwoPhaseActivation,
-    deserialize,
     serialize,
     standardized,
 )
@@ -34,7 +33,8 @@ class PWLU(TwoPhaseActivation):
     and a look at the values; where two lines meet, the derivative is that of the right one.
 
     If training moves B_L above B_R, the two change places. They count as 2^-20 apart at least, and
-    then it is the smaller one that moves both: f is continuous, whatever its parameters are.
+    then it is the smaller one that moves both: f is continuous, unless that is less than the dtype
+    tells apart there, in float32 beyond 8. Then it may jump.
 
     The paper trains in two phases: for some epochs the layer stays a ReLU, and its inputs are
     watched; then it starts anew as a ReLU with boundaries three standard deviations from their mean
@@ -118,10 +118,11 @@ class PWLU(TwoPhaseActivation):
             parts = [np.asarray(part, "float64") for part in self.initial]
         except (TypeError, ValueError):
             parts = []
-        if [part.shape for part in parts] != [(count,) for count in counts]:
+        right = [part.shape for part in parts] == [(count,) for count in counts]
+        if not (right and all(np.isfinite(part).all() for part in parts)):
             raise ValueError(
                 f"PWLU: `initial` must be a name, a callable, or a pair of {n + 1} values and 2 "
-                f"slopes. Received: initial={self.initial!r}"
+                f"slopes, all finite. Received: initial={self.initial!r}"
             )
         return [np.broadcast_to(part, (len(boundaries), part.size)) for part in parts]
 
@@ -190,10 +191,6 @@ class PWLU(TwoPhaseActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "initial": deserialize(config["initial"])})
 
 
 def increasing(what, pair):

@@ -9,7 +9,6 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    deserialize,
     serialize,
     standardized,
 )
@@ -100,7 +99,3 @@ class SLAF(LearnableActivation):
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "initial": deserialize(config["initial"])})

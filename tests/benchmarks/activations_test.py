@@ -67,6 +67,13 @@ def test_a_quick_run_of_costs_has_every_row_under_the_class_name(tmp_path):
         assert all(0 < row[part] < math.inf for part in activations.PASSES)
 
 
+def test_what_is_not_all_never_replaces_the_costs_of_all(monkeypatch):
+    quick = parsed(costs.Config(), costs.QUICK, ["--quick"])
+    assert Path(quick.results) == Path("build/quick/costs.csv")
+    with pytest.raises(UserError, match="--activations=pau.*--results"):
+        costs.run(parsed(costs.Config(), costs.QUICK, ["--activations=pau"]))
+
+
 def test_a_quick_run_of_training_steps_has_every_row_and_positive_ratios(tmp_path):
     config = dataclasses.replace(training_step.QUICK, results=str(tmp_path))
     rows = training_step.run(config)
@@ -110,7 +117,12 @@ def test_flags_are_the_fields_of_the_configuration():
     ]
     config = parsed(activations.Config(), activations.QUICK, arguments)
     assert config == dataclasses.replace(
-        activations.QUICK, sizes=(12, 14), sharing=("channel", "8"), rounds=3, formula_sizes=()
+        activations.QUICK,
+        sizes=(12, 14),
+        sharing=("channel", "8"),
+        rounds=3,
+        formula_sizes=(),
+        results="build/quick/results",
     )
 
 

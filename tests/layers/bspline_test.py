@@ -183,7 +183,7 @@ def test_its_kernel_takes_as_many_parts_as_it_says():
         ({"degree": True}, "degree=True"),
         ({"base": "relu"}, "base='relu'"),
         ({"grid_range": (1, 0)}, r"`grid_range` must be two increasing.*\(1, 0\)"),
-        ({"initial": (1, 2)}, r"11 coefficients.*initial=\(1, 2\)"),
+        ({"initial": (1, 2)}, r"11 finite coefficients.*initial=\(1, 2\)"),
         ({"initial": "rleu"}, "Unknown activation.*'rleu'"),
     ],
 )

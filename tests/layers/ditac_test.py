@@ -243,6 +243,7 @@ def test_bounds_know_the_warp():
     [
         ({"tess": 1}, "tess=1"),
         ({"interval": (2, -0.5)}, r"interval=\(2, -0.5\)"),
+        ({"interval": (9e5, 9e5 + 1e-3)}, "room for 10 cells between numbers of float32"),
         ({"form": "relu"}, "form='relu'"),
         ({"prior": -1}, "prior=-1"),
         ({"length_scale": 0}, "length_scale=0"),
@@ -252,3 +253,9 @@ def test_bounds_know_the_warp():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         kla.DiTAC(**arguments)
+
+
+def test_the_forms_that_jump_say_so():
+    assert kla.DiTAC().smoothness == kla.DiTAC(form="inf").smoothness == 0
+    assert kla.DiTAC(form="leaky", interval=(0, 2)).smoothness == 0
+    assert kla.DiTAC(form="leaky").smoothness == kla.DiTAC(form="ge").smoothness == -1

@@ -175,6 +175,17 @@ def test_the_gain_is_one_over_the_second_moment(name):
     assert gain * moment == pytest.approx(1, abs=1e-9 if name != "relu" else 1e-4)
 
 
+def test_the_gain_is_that_of_the_functions_that_are_given():
+    rational = PAU(initial="relu", sharing=8, shared_numerator=True)
+    layer = GroupKANDense(4, rational=rational)
+    assert layer.gain() == GroupKANDense(4, initial="relu").gain()
+    layer.build((None, 4096))
+    variance = 4096 * np.var(keras.ops.convert_to_numpy(layer.linear.kernel))
+    assert variance == pytest.approx(2, rel=0.05)
+    other = GroupKANDense(4, initial="gelu", rational=kla.Swish())
+    assert other.gain() == GroupKANDense(4, initial="gelu").gain()
+
+
 @pytest.mark.parametrize(
     ("name", "gain"), [("identity", 1), ("swish", 2.8178205), ("gelu", 2.3567850), ("relu", 2)]
 )

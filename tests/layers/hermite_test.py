@@ -138,7 +138,7 @@ def test_formula_has_the_powers_of_x():
 
 
 def test_its_kernel_takes_as_many_coefficients_as_it_says():
-    assert Hermite(16).path == "kernel" and "2 to 17 coefficients" in Hermite(17).path
+    assert Hermite(16).path == "kernel"
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,9 @@ def test_its_kernel_takes_as_many_coefficients_as_it_says():
     [
         ({"degree": 0}, "degree=0"),
         ({"degree": True}, "degree=True"),
-        ({"degree": 171}, "from 1 to 170.*degree=171"),
-        ({"initial": (1, 2)}, r"5 coefficients.*initial=\(1, 2\)"),
+        ({"degree": 17}, "from 1 to 16.*degree=17"),
+        ({"initial": (1, 2)}, r"5 finite coefficients.*initial=\(1, 2\)"),
+        ({"initial": (1, 2, 3, 4, float("nan"))}, "5 finite coefficients"),
         ({"initial": "rleu"}, "Unknown activation.*'rleu'"),
     ],
 )

@@ -230,6 +230,31 @@ def test_large_numbers_give_no_nan(training):
     assert not np.isnan(slope).any()
 
 
+def test_means_of_large_numbers_of_both_signs_are_numbers_when_compiled():
+    inputs = keras.Input((64, 2))
+    model = keras.Model(inputs, randomised(MetaACONC(2))(inputs))
+    model.compile(jit_compile=True)
+    halves = np.repeat(np.float32([3e38, -3e38]), 32)
+    x = np.stack([np.broadcast_to(halves[:, None], (64, 2)), np.full((64, 2), 1.0)]).astype("f4")
+    assert np.isfinite(model.predict(x, verbose=0)).all()
+
+
+def test_numbers_beyond_the_largest_have_no_part_in_the_slope_of_the_means():
+    layer = built((None, 2, 8))
+    x = np.float32([[[2e15] * 8, [-2e15] * 8]])
+    _, (slope,) = gradients(layer.switching_factors, x)
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_a_nan_that_a_mask_hides_does_not_count():
+    layer = built((None, 3, 8))
+    x = sample((1, 3, 8))
+    mask = np.array([[True, True, False]])
+    y = call(layer, x, mask=mask)
+    x[0, 2] = np.nan
+    np.testing.assert_array_equal(call(layer, x, mask=mask)[:, :2], y[:, :2])
+
+
 def test_it_says_what_it_runs():
     assert built().path.startswith("reference: MetaACONC has no compiled kernel")
 

@@ -112,5 +112,7 @@ def test_formula_and_config():
     assert [float(loss) for loss in layer.losses] == [2]
     assert Snake.from_config(layer.get_config()).get_config() == layer.get_config()
     np.testing.assert_array_equal(call(Snake(initial=0), np.float32([1.5])), [1.5])
+    array = Snake(initial=np.array([1.5])).get_config()
+    assert array["initial"] == (1.5,) and Snake.from_config(array).get_config() == array
     with pytest.raises(ValueError, match=r"initial=\(1, 2\)"):
         Snake(initial=(1, 2))

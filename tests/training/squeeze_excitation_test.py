@@ -40,6 +40,14 @@ def test_a_learned_gate_trains_and_reloads(sharing, tmp_path):
     assert type(loaded.layers[0].activation) is APA
 
 
+@pytest.mark.parametrize("ratio", [0, 2.5, True])
+def test_wrong_arguments_are_named(ratio):
+    with pytest.raises(ValueError, match=f"`ratio`.*ratio={ratio}"):
+        SEBlock(ratio=ratio)
+    with pytest.raises(ValueError, match=r"known.*input_shape=\(None, 4, 4, None"):
+        SEBlock()(keras.Input((4, 4, None)))
+
+
 def test_few_channels_have_one_hidden_number():
     block = SEBlock(ratio=16)
     assert block(sample()).shape == (3, 5, 4, 8)
