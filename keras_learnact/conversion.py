@@ -22,7 +22,7 @@ from keras.src.saving.serialization_lib import ObjectSharingScope
 from scipy.optimize import least_squares
 
 from keras_learnact import fitting, layers
-from keras_learnact.observe import activation_layers, record_inputs, recording
+from keras_learnact.observe import activation_layers, layers_of, record_inputs, recording
 
 FUNCTIONS = {
     name: function
@@ -342,10 +342,10 @@ def freeze(model: keras.Model) -> keras.Model:
     >>> frozen = freeze(trained)
     >>> frozen.save("frozen.keras")
     """
-    _check_learnable("freeze", model)
+    _check_learnable("freeze", model, LEARNING)
     copy = _Copy(model)
     rows = []
-    for layer in activation_layers(copy.model):
+    for layer in layers_of(LEARNING, copy.model):
         parameters = sum(int(np.prod(weight.shape)) for weight in layer.trainable_weights)
         layer.trainable = False
         name = describe(layer)
@@ -801,9 +801,13 @@ def _check_model(what, model):
         )
 
 
-def _check_learnable(what, model):
+# What has parameters of its own, element-wise or not.
+LEARNING = layers.LearnableActivation, layers.MetaACONC
+
+
+def _check_learnable(what, model, kind=layers.LearnableActivation):
     _check_model(what, model)
-    if not activation_layers(model):
+    if not layers_of(kind, model):
         raise ValueError(
             f"{what}: the model must have learnable activations. "
             f"Received: model={model!r}, which has none. `convert` puts some in."

@@ -47,7 +47,8 @@ def export_saved_model(model, path, *, overwrite=False, input_signature=None, ve
     Example:
 
     >>> export_saved_model(model, "served")
-    >>> tf.saved_model.load("served").serve(images)  # in another process
+    >>> served = tf.saved_model.load("served")  # in another process
+    >>> served.serve(images)
     """
     path = _free_path(path, overwrite)
     _assert_can_be_exported(model)

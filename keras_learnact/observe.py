@@ -22,13 +22,18 @@ def activation_layers(
     Args:
         model: a model or any other layer, also an activation itself; or a list of layers.
     """
+    return layers_of(LearnableActivation, model)
+
+
+def layers_of(kind, model):
+    """As `activation_layers`, of any class of layers."""
     found, seen = [], set()
 
     def visit(value):
         if not isinstance(value, (keras.layers.Layer, list, tuple, dict)) or id(value) in seen:
             return
         seen.add(id(value))
-        if isinstance(value, LearnableActivation):
+        if isinstance(value, kind):
             found.append(value)
         if isinstance(value, keras.Model):
             # Before its attributes: `layers` is in the order of the calls, if that is known.

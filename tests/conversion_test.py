@@ -434,6 +434,16 @@ def test_frozen_layers_stay_frozen_and_the_rest_learns():
     assert np.any(before[1]["numerator"] != second.parameters()["numerator"])
 
 
+def test_an_activation_that_is_not_element_wise_is_frozen_too():
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, PAU()(learnable.MetaACONC(2)(L.Dense(4)(inputs))))
+    frozen = freeze(model)
+    assert len(frozen.trainable_weights) == 2  # of the dense layer
+    assert [row.was for row in frozen.conversion_report.rows] == ["MetaACONC", "PAU"]
+    again = freeze(keras.Model(inputs, learnable.MetaACONC(2)(inputs)))
+    assert not again.trainable_weights
+
+
 def test_a_layer_keeps_its_name_and_its_dtype_policy():
     model = keras.Sequential([keras.Input((3,)), L.ReLU(name="here", dtype="mixed_float16")])
     layer = convert(model, {"relu": PAU}).layers[0]

@@ -474,7 +474,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         units; elsewhere turns are not seen that change the value by less than the layer rounds.
 
         Args:
-            lo, hi: two numbers, lo < x < hi; ±inf are allowed.
+            lo, hi: two numbers, lo < hi, between which it is looked; ±inf are allowed.
 
         Returns:
             For every group a list of `keras_learnact.bounds.Extremum(x, value, kind)`, in order of
@@ -615,6 +615,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
                     f"Received: input_shape={shape}. {way_out}"
                 )
             groups = self._checked_groups(math.prod(sizes), shape, way_out)
+            self._assert_any(groups, shape)
             return sizes, 1
         rank = len(shape)
         if not -rank < self.axis < rank:
@@ -633,6 +634,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
                 f"{name}(sharing={self.sharing!r}) needs a known size of axis {self.axis}. "
                 f'Received: input_shape={shape}. Fix that size, or use sharing="layer".'
             )
+        self._assert_any(channels, shape)
         groups = channels if self.sharing == "channel" else self.sharing
         if channels % groups:
             divisors = [g for g in range(1, channels + 1) if channels % g == 0]
@@ -643,6 +645,13 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
             )
         self._checked_groups(groups, shape, "Build the layer anew for another number of channels.")
         return (channels,) + (1,) * (rank - 1 - axis), channels // groups
+
+    def _assert_any(self, numbers, shape):
+        if numbers == 0:
+            raise ValueError(
+                f"{type(self).__name__}(sharing={self.sharing!r}) needs an input with a number for "
+                f'a set of parameters. Received: input_shape={shape}. Use sharing="layer".'
+            )
 
     def _checked_groups(self, groups, shape, way_out):
         if self.groups is not None and groups != self.groups:

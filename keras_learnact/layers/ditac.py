@@ -216,6 +216,9 @@ class DiTAC(LearnableActivation):
     def inverse(self, outputs):
         """The inverse of `transform`: T goes back by time 1, which is forward with −v.
 
+        Where T has brought numbers so close together that the dtype hardly tells them apart, so
+        does it bring the rounding of `outputs` apart.
+
         Args:
             outputs: a tensor as for a call, of values of `transform`.
         """

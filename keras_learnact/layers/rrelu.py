@@ -38,9 +38,10 @@ class RReLU(keras.layers.Layer):
 
     def __init__(self, lower=1 / 8, upper=1 / 3, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not float("-inf") < lower <= upper < float("inf"):  # also false for nan
+        numbers = isinstance(lower, (int, float)) and isinstance(upper, (int, float))
+        if not numbers or not float("-inf") < lower <= upper < float("inf"):  # also false for nan
             raise ValueError(
-                "RReLU: `lower` and `upper` must be finite, and lower <= upper. "
+                "RReLU: `lower` and `upper` must be finite numbers, and lower <= upper. "
                 f"Received: lower={lower!r}, upper={upper!r}"
             )
         self.lower = lower

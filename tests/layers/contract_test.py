@@ -453,6 +453,9 @@ def test_wrong_shapes_are_named_with_the_way_out(cls):
         cls(sharing="unit")(keras.Input((None, 8)))
     with pytest.raises(ValueError, match="Fix that size"):
         cls(sharing="channel")(keras.Input((8, None)))
+    for sharing in ("channel", 2, "unit"):
+        with pytest.raises(ValueError, match=r'input_shape=\(2, 0\).*sharing="layer"'):
+            cls(sharing=sharing)(np.zeros((2, 0), "float32"))
     with pytest.raises(ValueError, match="no parameters yet"):
         cls(sharing="channel").parameters()
     layer = cls(sharing="channel")

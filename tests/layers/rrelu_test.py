@@ -124,7 +124,7 @@ def test_config():
     assert RReLU.from_config(config).get_config() == config
 
 
-@pytest.mark.parametrize("bounds", [(0.5, 0.25), (0, float("inf")), (float("nan"), 1)])
+@pytest.mark.parametrize("bounds", [(0.5, 0.25), (0, float("inf")), (float("nan"), 1), ("a", "b")])
 def test_wrong_bounds_are_named(bounds):
-    with pytest.raises(ValueError, match=f"lower={bounds[0]}, upper={bounds[1]}"):
+    with pytest.raises(ValueError, match=f"lower={bounds[0]!r}, upper={bounds[1]!r}"):
         RReLU(*bounds)
