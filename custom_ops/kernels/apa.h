@@ -132,8 +132,10 @@ struct ApaFormula {
   template <typename T>
   static HOST_DEVICE ApaPoint<double> CarefulAt(const T* p, T x) {
     const Wide u = Wide(p[kKappa]) * Wide(x);
-    const double lambda = p[kLambda];
-    return ApaAt(lambda, Log(lambda), Inverse(lambda), static_cast<double>(u),
+    const double lambda = p[kLambda], most = Float<double>::kMax;
+    // No infinity: log λ may be one.
+    const double number = Max(Min(static_cast<double>(u), most), -most);
+    return ApaAt(lambda, Log(lambda), Inverse(lambda), number,
                static_cast<double>(u / Wide(lambda)));
   }
 

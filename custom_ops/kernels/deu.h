@@ -117,7 +117,7 @@ HOST_DEVICE R Larger(const R& x, const R& y) {
 }
 template <typename R>
 HOST_DEVICE R Smaller(const R& x, const R& y) {
-  return ValueOf(x) <= ValueOf(y) ? x : y;
+  return ValueOf(x) > ValueOf(y) ? y : x;  // x if that is nan
 }
 template <typename R>
 HOST_DEVICE R Within(const R& x, const R& low, const R& high) {

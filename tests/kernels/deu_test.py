@@ -300,6 +300,15 @@ def test_nan_in_is_nan_out_of_that_unit_alone(dtype, row):
     assert np.isfinite(derivatives[10]).all()
 
 
+@DTYPES
+@pytest.mark.parametrize("row", [(1.0, 1.0, 1.0), (1.0, 3.0, 2.0), (0.0, 1.0, 2.0)])
+@pytest.mark.parametrize("constants", [(0.0, 0.0), (0.5, 0.5)])
+def test_nan_stays_beside_infinity(dtype, row, constants):
+    x = np.resize(np.array([np.nan, np.inf, -np.inf, 0.7], dtype), 64)
+    y, _ = run(x, np.array([[*row, *constants]] * 64, dtype))
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+
+
 def test_the_layer_runs_it():
     x = np.random.default_rng(5).normal(size=(33, 7, 3)).astype("float32")
     for guards in ({}, {"max_exponent": None, "limit": None}, {"epsilon": 1}):

@@ -447,6 +447,19 @@ def test_nan_stays_where_it_is_and_infinity_makes_none(config, dtype):
     assert not np.isnan(dx[~is_nan]).any()
 
 
+@every_config
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_stays_beside_infinity(config, dtype):
+    """In one vector, which then is computed with more care than plain arithmetic has."""
+    for seed in range(3):
+        arguments = sample(config, (4, 64), 1, 8, dtype, seed)
+        arguments.x[:, ::2] = np.nan
+        arguments.x[:, 1::4] = np.inf
+        arguments.x[:, 3::4] = 1 if config.positive else -np.inf
+        y, _, _ = run(config, arguments)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(arguments.x.astype("float32")))
+
+
 def test_derivatives_at_kinks_by_hand():
     # Functions with a kink at 0, and the derivative there; `celu` has none, but TensorFlow's is 2.
     at_0 = {"relu": 0, "relu6": 0, "leaky_relu": 0.2, "selu": 1.0507, "celu": 1, "elu": 1}
