@@ -585,7 +585,6 @@ def doubled(x):
         (lambda: kla.APL(33), "1 to 32 hinges. Received: 33"),
         (lambda: kla.PWLU(65), "1 to 64 intervals. Received: 65"),
         (lambda: kla.BSpline(65), "1 to 64 intervals. Received: 3 and 65"),
-        (lambda: kla.Hermite(17), "2 to 17 coefficients"),
         (lambda: kla.Mixture(33 * ["relu"]), "1 to 32 functions"),
         (lambda: kla.Mixture((doubled, "relu")), "not doubled"),
         (lambda: kla.Mixture((keras.layers.LeakyReLU(0.5, name="mine"),)), "not mine"),
