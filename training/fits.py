@@ -43,25 +43,21 @@ def write(table: Table, name: str, workdir: Path, folder: Path) -> None:
 
 def _networks(table, workdir):
     """For each column {title: file} of the first seed of each row that finished, not diverged."""
-    found = {}
-    for run in table.runs():
-        config = run.config
-        if not isinstance(config, RegressionConfig) or not _can_be_seen(config.dataset):
-            continue
-        outcome = outcomes.read(run, workdir / run.folder)
-        # Of a cross-validation the first fold.
-        paths = sorted((workdir / run.folder).rglob("model.keras"))
-        if outcome and not outcome.diverged and paths:
-            rows = found.setdefault(run.column.label, {})
-            if run.row.label not in rows:
-                words = table.metric.removesuffix("_mean").upper()
-                title = f"{run.row.label}, {words} {outcome.metrics[table.metric]:.3g}"
-                rows[run.row.label] = title, paths[0]
-    return {column: dict(rows.values()) for column, rows in found.items()}
+    seen = {column.label for column in table.columns if _can_be_seen(column.config)}
+    runs = [run for run in table.runs() if run.column.label in seen]
+    words, found = table.metric.removesuffix("_mean").upper(), {}
+    for (column, row), (outcome, path) in outcomes.first_sound(
+        runs, workdir, "model.keras"
+    ).items():
+        title = f"{row}, {words} {outcome.metrics[table.metric]:.3g}"
+        found.setdefault(column, {})[title] = path
+    return found
 
 
-def _can_be_seen(dataset):
-    return datasets.load_table(dataset)[0].shape[1] in POINTS
+def _can_be_seen(config):
+    if not isinstance(config, RegressionConfig):
+        return False
+    return datasets.load_table(config.dataset)[0].shape[1] in POINTS
 
 
 def _draw(panels, data, networks):

@@ -35,15 +35,9 @@ def write(table: Table, name: str, workdir: Path, folder: Path) -> None:
 
 def _histories(table, workdir):
     """For each column the file of the first seed that has finished and did not diverge."""
-    first = {}
-    for run in table.runs():
-        if run.row.label == table.learned and run.column.label not in first:
-            outcome = outcomes.read(run, workdir / run.folder)
-            # Of a cross-validation the first fold.
-            paths = sorted((workdir / run.folder).rglob(history.FILE_NAME))
-            if outcome and not outcome.diverged and paths:
-                first[run.column.label] = paths[0]
-    return first
+    runs = [run for run in table.runs() if run.row.label == table.learned]
+    found = outcomes.first_sound(runs, workdir, history.FILE_NAME)
+    return {column: path for (column, _), (_, path) in found.items()}
 
 
 def _chosen(path):

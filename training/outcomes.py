@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 
 from keras_learnact.files import written
@@ -70,6 +71,25 @@ def read(run: Run, workdir: Path) -> Outcome | None:
         facts={name: result[name] for name in FACTS if name in result},
         curve=_read_rows(curve) if curve else [],
     )
+
+
+def first_sound(runs: Iterable[Run], workdir: Path, file: str) -> dict:
+    """{(column, row): (outcome, path)} of the first run of each that finished, not diverged.
+
+    Args:
+        runs: in the order of their seeds.
+        workdir: where they are.
+        file: the name of a file that a run leaves; of a cross-validation the first fold's.
+    """
+    found = {}
+    for run in runs:
+        place = run.column.label, run.row.label
+        if place not in found:
+            outcome = read(run, workdir / run.folder)
+            paths = sorted((workdir / run.folder).rglob(file))
+            if outcome and not outcome.diverged and paths:
+                found[place] = outcome, paths[0]
+    return found
 
 
 def command(run: Run) -> str:

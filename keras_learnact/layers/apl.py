@@ -140,7 +140,7 @@ class APL(LearnableActivation):
         return {
             **super().get_config(),
             "num_hinges": self.num_hinges,
-            "initial": self.initial and tuple(map(serialize, self.initial)),
+            "initial": self.initial and serialize(self.initial),
             "slopes_regularizer": keras.regularizers.serialize(self.slopes_regularizer),
             "hinges_regularizer": keras.regularizers.serialize(self.hinges_regularizer),
             "slopes_constraint": keras.constraints.serialize(self.slopes_constraint),

@@ -563,11 +563,11 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         _mark_as_shareable(self)
         return {**super().get_config(), "sharing": self.sharing, "axis": self.axis}
 
-    # Shapes.
-
     @classmethod
     def from_config(cls, config):
         return cls(**{name: deserialize(value) for name, value in config.items()})
+
+    # Shapes.
 
     def _why_not(self, training):
         """Why a call does not run the kernel, or ""."""
@@ -731,14 +731,9 @@ class NumbersActivation(LearnableActivation):
     def get_config(self):
         return {
             **super().get_config(),
-            **{
-                name: tuple(map(serialize, value)) if isinstance(value, tuple) else serialize(value)
-                for name, value in (
-                    ("initial", self.initial),
-                    ("regularizer", self.regularizer),
-                    ("constraint", self.constraint),
-                )
-            },
+            "initial": serialize(self.initial),
+            "regularizer": serialize(self.regularizer),
+            "constraint": serialize(self.constraint),
         }
 
     def _of_each(self, argument, value):
@@ -794,7 +789,9 @@ def groups_in(parameters):
 
 
 def serialize(value):
-    """A constructor argument as `get_config` gives it: a callable becomes plain data."""
+    """A constructor argument as `get_config` gives it: callables become plain data."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(serialize, value))
     return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 

@@ -169,7 +169,7 @@ class MetaACONC(LayerWithPath):
         return {
             **super().get_config(),
             "ratio": self.ratio,
-            "initial": tuple(map(serialize, self.initial)),
+            "initial": serialize(self.initial),
             "normalization": self.normalization,
             "axis": self.axis,
         }

@@ -166,7 +166,7 @@ class Mixture(LearnableActivation):
     def get_config(self):
         return {
             **super().get_config(),
-            "activations": tuple(map(serialize, self.activations)),
+            "activations": serialize(self.activations),
             "initial": serialize(self.initial),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
