@@ -790,15 +790,15 @@ def groups_in(parameters):
 
 def serialize(value):
     """A constructor argument as `get_config` gives it: callables become plain data."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(serialize, value))
+    if isinstance(value, (list, tuple)):  # or what TensorFlow wraps those in: not type(value)(…)
+        return (tuple if isinstance(value, tuple) else list)(map(serialize, value))
     return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 
 def deserialize(value):
     """The constructor argument that `serialize` made plain data of, also within sequences."""
     if isinstance(value, (list, tuple)):
-        return type(value)(map(deserialize, value))
+        return (tuple if isinstance(value, tuple) else list)(map(deserialize, value))
     return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
 
 
