@@ -11,6 +11,11 @@ JAX ?= jax
 # Minor versions of TensorFlow, and JAX, on which `make test-portable` tries one wheel.
 PORTABLE ?= $(TENSORFLOW)~=2.18.0 $(TENSORFLOW)~=2.20.0 jax~=0.5.0 jax
 
+# Python compiles what it imports; pip would compile all files of every package, for minutes.
+# (pip wants a "no" to switch on an option that begins with "no".)
+export PIP_NO_COMPILE = no
+export PIP_DISABLE_PIP_VERSION_CHECK = yes
+
 comma := ,
 on_tensorflow = KERAS_BACKEND=tensorflow TF_CPP_MIN_LOG_LEVEL=1 .venv/bin/python
 on_jax = KERAS_BACKEND=jax .venv-jax/bin/python
@@ -67,7 +72,7 @@ bazel: kernels ## Build custom_ops and run its tests with Bazel 4 (Debian's baze
 	  //custom_ops/... //tests/native/...
 
 docs: kernels ## Build the documentation into build/site; its gallery trains every activation
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@.venv/bin/python -m pip install --quiet --editable '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(on_tensorflow) -m mkdocs build --quiet
 	@echo 'Open build/site/index.html'
 
@@ -101,9 +106,9 @@ define portable
   case $(1) in jax*) backend=jax;; esac; \
   echo "--- $(1)"; \
   { [ -e $$folder/ready ] || { $(PYTHON) -m venv $$folder && \
-    $$folder/bin/python -m pip install --quiet --disable-pip-version-check "$(1)" dist/*.whl && \
+    $$folder/bin/python -m pip install --quiet "$(1)" dist/*.whl && \
     touch $$folder/ready; }; } && \
-  $$folder/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+  $$folder/bin/python -m pip install --quiet --no-deps \
     --force-reinstall dist/*.whl && \
   (cd $$folder && KERAS_BACKEND=$$backend TF_CPP_MIN_LOG_LEVEL=2 bin/python \
     $(CURDIR)/tests/native/portable.py); }
@@ -120,7 +125,7 @@ define install
   echo '$(PYTHON) could not make a virtual environment: see the lines above.' \
     'On Debian and Ubuntu this helps: sudo apt install python3-venv'; \
   exit 1; }
-@$(1)/bin/python -m pip install --quiet --disable-pip-version-check \
+@$(1)/bin/python -m pip install --quiet \
   '$(2)' --editable '.[$(3)]' || { \
   echo 'The installation is not complete: see the lines above. If there is no $(2)' \
     "for $$($(1)/bin/python --version), start anew: make clean $(MAKECMDGOALS) PYTHON=python3.12"; \

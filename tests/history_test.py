@@ -12,6 +12,8 @@ from keras_learnact.observe import named_activations
 from keras_learnact.plotting import input_distributions, snapshot
 from tests.layers.contract_test import every_activation
 
+pytestmark = pytest.mark.once
+
 X = np.linspace(-4, 4, 64, dtype="float32").reshape(16, 4)
 Y = np.sum(X**2, axis=1, keepdims=True)
 

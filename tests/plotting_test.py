@@ -25,6 +25,8 @@ from keras_learnact.plotting import (
 )
 from tests.layers.contract_test import built, every_activation
 
+pytestmark = pytest.mark.once
+
 
 @keras.saving.register_keras_serializable("plotting_test")
 class Slope(LearnableActivation):

@@ -14,6 +14,8 @@ from keras_learnact.report import write_html
 from tests.browser import PHONE, chromium, opened
 from tests.layers.contract_test import ACTIVATIONS, every_activation
 
+pytestmark = pytest.mark.once
+
 X = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
 
 

@@ -12,6 +12,8 @@ from keras_learnact import PAU
 from keras_learnact.callbacks import ActivationBoard
 from tests.browser import chromium, opened
 
+pytestmark = pytest.mark.once
+
 # TensorBoard's own program. Without TensorFlow, which it would import for many seconds and does
 # not need: nor does the callback that wrote the files.
 PROGRAM = """

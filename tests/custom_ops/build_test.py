@@ -12,7 +12,10 @@ import pytest
 from custom_ops import build as builder
 from keras_learnact.kernels import library
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are built on Linux")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(sys.platform != "linux", reason="kernels are built on Linux"),
+]
 
 COMPILER = """#!/bin/sh
 echo "$@" >> {log}

@@ -380,21 +380,34 @@ edges = [0.0, -0.0, 1.0, -1.0, 1e30, -1e30, MAX, -MAX, 1e-40, float("inf"), floa
 
 @functools.cache
 def _compiled(cls):
-    """Value and gradients of a layer's function; compiled on JAX, where eager calls are slow."""
+    """Value and gradients of a layer's function, compiled as `fit` does; eager calls are slow."""
     layer = cls(sharing="layer")
     names = [p.name for p in layer.parameter_list()]
 
     def function(x, *values):
         return layer.function(x, **dict(zip(names, values, strict=True)))
 
-    if keras.backend.backend() != "jax":
-        return lambda *arguments: gradients(function, *arguments)
-    import jax
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    positions = tuple(range(1 + len(names)))
-    total = jax.grad(lambda *a: function(*a).sum(), positions)
-    both = jax.jit(lambda *a: (function(*a), total(*a)))
-    return lambda *a: jax.tree.map(np.asarray, both(*a))
+        @tf.function(jit_compile=True)
+        def both(*arguments):
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                y = function(*arguments)
+            return y, tape.gradient(y, arguments, unconnected_gradients="zero")
+
+    else:
+        import jax
+
+        total = jax.grad(lambda *a: function(*a).sum(), tuple(range(1 + len(names))))
+        both = jax.jit(lambda *a: (function(*a), total(*a)))
+
+    def arrays(*arguments):
+        y, grads = both(*map(ops.convert_to_tensor, arguments))
+        return ops.convert_to_numpy(y), list(map(ops.convert_to_numpy, grads))
+
+    return arrays
 
 
 @every_activation

@@ -13,6 +13,8 @@ from training.aggregate import Aggregate, Comparison, Count
 from training.config import ImageConfig, UserError
 from training.table import Column, Row, Table
 
+pytestmark = pytest.mark.once
+
 TWO = Table(
     title="Two experiments",
     claim="…",

@@ -14,6 +14,8 @@ from training import datasets, ray_engine
 from training.config import UserError
 from training.engines import Job
 
+pytestmark = pytest.mark.once
+
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 # Counts to 40 in four seconds, and goes on where it was killed.

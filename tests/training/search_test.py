@@ -16,6 +16,8 @@ import keras_learnact as kla
 from training import datasets, grammar, image_classification, search, search_results
 from training.config import SearchConfig, UserError, load_preset, quick
 
+pytestmark = pytest.mark.once
+
 ALL = grammar.Grammar()
 # Known functions are only the half of this population that begins.
 SMALL = SearchConfig(population=8, generations=3)

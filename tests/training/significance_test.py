@@ -8,6 +8,8 @@ from scipy import stats
 from training import significance
 from training.config import UserError
 
+pytestmark = pytest.mark.once
+
 
 def seeds(*values):
     return dict(enumerate(values))

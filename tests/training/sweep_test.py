@@ -26,6 +26,8 @@ from training import (
 from training.config import PruningConfig, UserError
 from training.table import PROGRAMS, Row, load, quick_form
 
+pytestmark = pytest.mark.once
+
 ACCURACY = {"relu": 0.5, "pau": 0.75}
 
 

@@ -12,6 +12,8 @@ from training.outcomes import Outcome
 from training.recipes import PAU_ACTIVATIONS
 from training.table import Column, Row, Table
 
+pytestmark = pytest.mark.once
+
 TABLE = Table(
     title="A table",
     claim="None.",

@@ -8,6 +8,8 @@ from training.config import ImageConfig, UserError
 from training.outcomes import Outcome
 from training.table import Column, Row, Table
 
+pytestmark = pytest.mark.once
+
 TABLE = Table(
     title="Two by two",
     claim="PAU is better than ReLU.",
