@@ -808,8 +808,9 @@ LEARNING = layers.LearnableActivation, layers.MetaACONC
 def _check_learnable(what, model, kind=layers.LearnableActivation):
     _check_model(what, model)
     if not layers_of(kind, model):
+        own = " that act element by element, as MetaACONC does not"
         raise ValueError(
-            f"{what}: the model must have learnable activations. "
+            f"{what}: the model must have learnable activations{'' if kind is LEARNING else own}. "
             f"Received: model={model!r}, which has none. `convert` puts some in."
         )
 
@@ -819,7 +820,13 @@ def _check_learnable(what, model, kind=layers.LearnableActivation):
 
 def _observed(model, chosen, inputs, batch_size):
     """Of the finite inputs of each place, by its key: their range, with some room; quantiles."""
-    batches = -(-len(keras.tree.flatten(inputs)[0]) // batch_size)
+    total = len(keras.tree.flatten(inputs)[0])
+    if total < 1 or batch_size < 1:
+        raise ValueError(
+            "`inputs` must hold at least one sample, and `batch_size` be at least 1. "
+            f"Received: {total} samples, batch_size={batch_size!r}"
+        )
+    batches = -(-total // batch_size)
     count = max(SAMPLE // batches, 64)
     random = np.random.default_rng(0)
     ranges, samples = {}, {}

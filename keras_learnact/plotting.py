@@ -193,7 +193,10 @@ def plot(
         )
     layers = model if isinstance(model, dict) else named_activations(model)
     if not layers:
-        raise ValueError(f"plot found no learnable activation. Received: {model!r}")
+        raise ValueError(
+            "plot found no learnable activation that has a curve, as all have but MetaACONC. "
+            f"Received: {model!r}"
+        )
     unknown = [name for name in before or () if name not in named_activations(model)]
     if unknown and is_model:
         raise ValueError(
@@ -495,6 +498,8 @@ def _chosen(layer, max_curves, parameters=None):
     """Which groups are drawn, and what stands below the title."""
     parameters = layer.parameters() if parameters is None else parameters
     groups = groups_in(parameters)
+    if max_curves < 1:
+        raise ValueError(f"`max_curves` must be at least 1. Received: max_curves={max_curves!r}")
     count = min(groups, max_curves)
     family = type(layer).__name__
     if groups > 1:

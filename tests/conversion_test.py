@@ -551,6 +551,11 @@ def test_only_built_models_with_learnable_activations_are_taken():
     for function in (freeze, simplify):
         with pytest.raises(ValueError, match="must have learnable activations"):
             function(two_dense())
+    per_sample = keras.Sequential([keras.Input((4,)), learnable.MetaACONC(2)])
+    with pytest.raises(ValueError, match="as MetaACONC does not"):
+        simplify(per_sample)
+    with pytest.raises(ValueError, match="Received: 0 samples"):
+        convert(two_dense(), {"relu": PAU}, inputs=np.ones((0, 4)))
     with pytest.raises(ValueError, match="positive number. Received: tolerance=0"):
         simplify(two_dense(), 0)
     with pytest.raises(ValueError, match="Received: interval="):

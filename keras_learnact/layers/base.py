@@ -1,5 +1,6 @@
 """What every learnable activation has in common, written once."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -43,6 +44,11 @@ class _BuiltWithoutShape(type(keras.layers.Layer)):
     `Dense(activation=…)` and recurrent cells never build their activation: without this its
     weights would be missing from the model until the first call on data.
     """
+
+    @property
+    def __signature__(cls):  # that of `__call__` would say nothing
+        first, *rest = inspect.signature(cls.__init__).parameters.values()
+        return inspect.Signature(rest)
 
     def __call__(cls, *args, **kwargs):
         layer = super().__call__(*args, **kwargs)
@@ -474,7 +480,7 @@ class LearnableActivation(LayerWithPath, metaclass=_BuiltWithoutShape):
         units; elsewhere turns are not seen that change the value by less than the layer rounds.
 
         Args:
-            lo, hi: two numbers, lo < hi, between which it is looked; ±inf are allowed.
+            lo, hi: two numbers, lo <= hi, between which it is looked; ±inf are allowed.
 
         Returns:
             For every group a list of `keras_learnact.bounds.Extremum(x, value, kind)`, in order of
@@ -684,8 +690,8 @@ def _mark_as_shareable(layer):
 
 def standardized(value):
     """Sequences and arrays as (nested) tuples, as Keras does: equal after a file's lists too."""
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
+    if hasattr(value, "__array__") and not callable(value):  # of any backend
+        value = np.asarray(value).tolist()
     return tuple(map(standardized, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -802,6 +808,28 @@ def deserialize(value):
     return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
 
 
+def serialize_start(initial, numbers):
+    """As `serialize`, of a start that may be a function, as `fitting.fit` takes it.
+
+    Of a function that Keras could not bring back, say NumPy's or a lambda: the numbers that it came
+    to, which are what its layer has of it.
+
+    Args:
+        initial: the constructor's argument.
+        numbers: a function without arguments that gives numbers which can take its place.
+    """
+    if not callable(initial):
+        return serialize(initial)
+    if getattr(initial, "__name__", "") == "<lambda>":  # Keras would save it, and refuse to load it
+        return numbers()
+    try:
+        plain = serialize(initial)
+        deserialize(plain)
+    except Exception:  # of many kinds, from what Keras tries one after the other
+        return numbers()
+    return plain
+
+
 def start(layer, argument, value, count):
     """What `Parameter.initial` takes, from what the user gave for it.
 
@@ -811,7 +839,13 @@ def start(layer, argument, value, count):
         count: how many numbers each group has.
     """
     if isinstance(value, (str, Mapping)) or callable(value):
-        return keras.initializers.get(value)
+        try:
+            return keras.initializers.get(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{layer}: `{argument}` must be {count} number(s) or a Keras initializer. "
+                f"Received: {argument}={value!r}"
+            ) from error
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
         raise ValueError(

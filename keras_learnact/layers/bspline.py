@@ -11,7 +11,7 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    serialize,
+    serialize_start,
     standardized,
 )
 from keras_learnact.layers.pau import polynomial_text
@@ -224,7 +224,7 @@ class BSpline(LearnableActivation):
             "degree": self.degree,
             "grid_range": self.grid_range,
             "base": self.base,
-            "initial": serialize(self.initial),
+            "initial": serialize_start(self.initial, lambda: self._start),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }

@@ -4,7 +4,13 @@ import keras
 import numpy as np
 
 from keras_learnact import fitting
-from keras_learnact.layers.base import PACKAGE, deserialize, serialize, standardized
+from keras_learnact.layers.base import (
+    PACKAGE,
+    deserialize,
+    serialize,
+    serialize_start,
+    standardized,
+)
 from keras_learnact.layers.pau import PAU
 
 NODES = 160  # of the quadrature; the moments of fitted kinks are right to 1e-4
@@ -161,6 +167,9 @@ class GroupKANDense(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return self.linear.compute_output_shape(input_shape)
 
+    def _numbers(self):
+        return fitting.start(self.initial, self.degrees, self.denominator)
+
     def get_config(self):
         rational = keras.saving.serialize_keras_object(self.rational)
         rational.pop("build_config", None)  # this layer builds it
@@ -168,7 +177,7 @@ class GroupKANDense(keras.layers.Layer):
             **super().get_config(),
             "units": self.units,
             "groups": self.groups,
-            "initial": serialize(self.initial),
+            "initial": serialize_start(self.initial, self._numbers),
             "degrees": self.degrees,
             "denominator": self.denominator,
             **{name: serialize(value) for name, value in self.options.items()},

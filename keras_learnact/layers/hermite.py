@@ -11,7 +11,7 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    serialize,
+    serialize_start,
     standardized,
 )
 from keras_learnact.layers.pau import polynomial_text, rational
@@ -143,7 +143,7 @@ class Hermite(LearnableActivation):
         return {
             **super().get_config(),
             "degree": self.degree,
-            "initial": serialize(self.initial),
+            "initial": serialize_start(self.initial, lambda: self._start),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }

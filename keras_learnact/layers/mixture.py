@@ -55,8 +55,9 @@ class Mixture(LearnableActivation):
     The sum never overflows on the way to a value that the dtype can hold, and a function that
     overflows to ±∞ counts as ± the largest finite number, so that a weight of 0 switches it off.
     f(±∞) is f at the largest finite number, f(nan) is nan. The derivatives of the φ_i are Keras'
-    own: of its names, `exponential` has none that is finite above 88, and `squareplus` and
-    `sparse_plus` overflow where the square of x does.
+    own: of its names, `exponential` has none that is finite above 88, `squareplus` and
+    `sparse_plus` overflow where the square of x does, and, but for the kernel, so does `silu` where
+    its weight times x does.
 
     Args:
         activations: element-wise functions, each the name of a Keras activation, a callable (one

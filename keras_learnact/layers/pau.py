@@ -8,7 +8,7 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    serialize,
+    serialize_start,
     standardized,
 )
 from keras_learnact.numerics import exponent, limits, mantissa, power_of_two
@@ -161,7 +161,7 @@ class PAU(LearnableActivation):
             **super().get_config(),
             "degrees": self.degrees,
             "denominator": self.version,
-            "initial": serialize(self.initial),
+            "initial": serialize_start(self.initial, lambda: self._start),
             "shared_numerator": self.shared_numerator,
             "numerator_regularizer": keras.regularizers.serialize(self.numerator_regularizer),
             "denominator_regularizer": keras.regularizers.serialize(self.denominator_regularizer),

@@ -9,7 +9,7 @@ from keras_learnact.layers.base import (
     PACKAGE,
     LearnableActivation,
     Parameter,
-    serialize,
+    serialize_start,
     standardized,
 )
 from keras_learnact.layers.pau import RATIONAL, polynomial_text, rational
@@ -95,7 +95,7 @@ class SLAF(LearnableActivation):
         return {
             **super().get_config(),
             "order": self.order,
-            "initial": serialize(self.initial),
+            "initial": serialize_start(self.initial, lambda: self._start),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }

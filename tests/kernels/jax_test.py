@@ -109,6 +109,10 @@ def wide():
     return jax.experimental.enable_x64()
 
 
+# Few cells: the second derivative of a walk through ten is compiled for minutes.
+SMALLER = {kla.DiTAC: {"tess": 3}}
+
+
 @functools.cache
 def samples():
     """By kernel: a call of it by a layer, with parameters off their start."""
@@ -128,7 +132,8 @@ def samples():
 
     kernels.run = record
     try:
-        for layer in [*(c(sharing="channel") for c in activations()), kla.Maxout(pieces=2)]:
+        layers = [c(sharing="channel", **SMALLER.get(c, {})) for c in activations()]
+        for layer in [*layers, kla.Maxout(pieces=2)]:
             if layer.path != "kernel":
                 continue
             layer.build(x.shape)
