@@ -110,6 +110,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_keeps_its_weights_names_and_outputs(name):
     make, activation, count = NETWORKS[name]
@@ -588,6 +589,7 @@ def mobilenet(samples):
     return model
 
 
+@pytest.mark.once
 def test_a_fitted_start_is_nearer_than_the_plain_one_in_a_deep_network():
     x = noise(32, 32, 32, 3)
     model = mobilenet(x)

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.cuda_library import Call, Error, all_kernels
 from keras_learnact import kernels
 from tests.kernels import kernels_test
-from tests.kernels.kernels_test import CONFIGS, DTYPES, assert_equal, sample
+from tests.kernels.kernels_test import CONFIGS, DTYPES, ONE_OF_EACH, assert_equal, sample
 
 ROOT = Path(__file__).resolve().parents[2]
 REPEATS = 100
@@ -54,7 +54,6 @@ VIEWS = [
     ((7, 33), 1, 33),
     ((0, 4), 1, 4),
 ]
-ONE_OF_EACH = list({config.name: config for config in reversed(CONFIGS)}.values())
 
 
 def main():

@@ -126,9 +126,16 @@ def configs():
 
 
 CONFIGS = list(configs())
-every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
-a_config_of_every_kernel = pytest.mark.parametrize(
-    "config", list({c.name: c for c in reversed(CONFIGS)}.values()), ids=str
+ONE_OF_EACH = list({c.name: c for c in reversed(CONFIGS)}.values())
+a_config_of_every_kernel = pytest.mark.parametrize("config", ONE_OF_EACH, ids=str)
+# TensorFlow and JAX call the same machine code, and JAX compiles each formula for seconds.
+every_config = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, marks=[] if config in ONE_OF_EACH else [pytest.mark.once])
+        for config in CONFIGS
+    ],
+    ids=str,
 )
 
 

@@ -18,6 +18,8 @@ from tests.expressions_test import POINTS, X, assert_close, evaluated, rounded, 
 from tests.layers.contract_test import gradient_of, randomised, sample
 from tests.numeric import call, gradients
 
+pytestmark = pytest.mark.once
+
 EELU = "-x * erf(exp(-x))"
 MAX = float(np.finfo("float32").max)
 
