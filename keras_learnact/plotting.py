@@ -174,7 +174,8 @@ def plot(
     Raises:
         ValueError: the model has no learnable activation, or one without parameters yet;
             `inputs` are given without a model or together with `distributions`;
-            `before` is of an activation with other parameters.
+            `before` is of an activation with other parameters; `max_curves` or `columns` is no
+            whole number from 1.
         ImportError: matplotlib is not installed.
 
     Example:
@@ -184,6 +185,7 @@ def plot(
     >>> plot(model, x_train[:500], before).savefig("activations.png")
     """
     _figure_class()  # before the model is run
+    _check_most(max_curves=max_curves, columns=columns)
     is_model = isinstance(model, keras.layers.Layer)
     if inputs is not None and (not is_model or distributions is not None):
         raise ValueError(
@@ -334,7 +336,8 @@ def animate(
 
     Raises:
         FileExistsError: the file exists and `overwrite=False`.
-        ValueError: another suffix or number of frames; a history without moments or activations.
+        ValueError: another suffix or number of frames, curves or columns; a history without moments
+            or activations.
         ImportError: matplotlib, Pillow (GIF) or imageio-ffmpeg (MP4) is not installed.
         FileNotFoundError: the folder of `path` does not exist; there is no history.
         RuntimeError: ffmpeg makes no H.264 video; the message is its own.
@@ -355,6 +358,7 @@ def animate(
         raise ValueError(
             f"animate: `fps` must be a number above 0, up to 50. Received: fps={fps!r}"
         )
+    _check_most(max_curves=max_curves, columns=columns)
     _figure_class()
     path = free(path, overwrite)
     history = as_history(source)
@@ -494,12 +498,17 @@ def _figure_class():
     return NotebookFigure
 
 
+def _check_most(**arguments):
+    for name, most in arguments.items():
+        whole = isinstance(most, int) and not isinstance(most, bool)
+        if not (whole and most >= 1) and not (name == "columns" and most is None):
+            raise ValueError(f"`{name}` must be a whole number from 1. Received: {name}={most!r}")
+
+
 def _chosen(layer, max_curves, parameters=None):
     """Which groups are drawn, and what stands below the title."""
     parameters = layer.parameters() if parameters is None else parameters
     groups = groups_in(parameters)
-    if max_curves < 1:
-        raise ValueError(f"`max_curves` must be at least 1. Received: max_curves={max_curves!r}")
     count = min(groups, max_curves)
     family = type(layer).__name__
     if groups > 1:

@@ -18,8 +18,6 @@ from keras_learnact.observe import named_activations
 from keras_learnact.plotting import draw, input_distributions, panels, plot, snapshot
 from tests.layers.contract_test import every_activation
 
-pytestmark = pytest.mark.once
-
 
 class Line(LearnableActivation):
     """`f(x) = line[0] + line[1] * x`, starting as `2 x`."""

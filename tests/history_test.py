@@ -12,8 +12,6 @@ from keras_learnact.observe import named_activations
 from keras_learnact.plotting import input_distributions, snapshot
 from tests.layers.contract_test import every_activation
 
-pytestmark = pytest.mark.once
-
 X = np.linspace(-4, 4, 64, dtype="float32").reshape(16, 4)
 Y = np.sum(X**2, axis=1, keepdims=True)
 
@@ -232,7 +230,7 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path, monkeypatch):
 
 
 def test_a_layer_made_with_a_lambda_is_drawn_at_once_and_from_a_file_if_that_is_allowed(tmp_path):
-    layer = kla.PAU(initial=lambda x: x / (1 + abs(x)), name="own")
+    layer = kla.Mixture(("linear", lambda x: x / (1 + abs(x))), name="own")
     history = History.of(model_of(layer))
     assert history.layers["own"] is layer
     with pytest.warns(UserWarning, match="includes a `lambda`"):

@@ -348,6 +348,12 @@ def test_wrong_arguments_say_the_way_out():
         plot(model, before={"slope_0": {"slope": np.zeros((2, 1))}})
     with pytest.raises(ValueError, match="has no parameters yet"):
         plot(Slope(sharing="channel"))
+    for wrong in ({"max_curves": 0}, {"max_curves": 1.5}, {"columns": 0}):
+        ((name, value),) = wrong.items()
+        with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+            plot(model, **wrong)
+        with pytest.raises(ValueError, match=f"Received: {name}={value}"):
+            animate("none.npz", "film.gif", **wrong)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):

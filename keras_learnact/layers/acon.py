@@ -172,6 +172,7 @@ def smooth_maximum(x, p1, p2, beta, gate):
     # Beyond that G is 0 or 1, with derivative 0: nothing that may overflow is multiplied by it.
     decided = ops.abs(beta * distance) > -1.25 * math.log(float(info.tiny))
     u = 2 * (beta * ops.where(decided, 0.0, distance))  # 2 beta may overflow
+    # x, not the product: TensorFlow's graphs move the constants of G to it, where they overflow.
     rest = ops.where(decided, 0.0, x) * GATES[gate](ops.where(right, u, -u))
     return weighted_sum([ops.where(right, p1, p2), ops.where(right, -half, half)], [x, rest])
 

@@ -811,8 +811,8 @@ def deserialize(value):
 def serialize_start(initial, numbers):
     """As `serialize`, of a start that may be a function, as `fitting.fit` takes it.
 
-    Of a function that Keras could not bring back, say NumPy's or a lambda: the numbers that it came
-    to, which are what its layer has of it.
+    Of a function that Keras could not bring back, say NumPy's, a lambda or a layer with weights:
+    the numbers that it came to, which are what its layer has of it.
 
     Args:
         initial: the constructor's argument.
@@ -824,10 +824,10 @@ def serialize_start(initial, numbers):
         return numbers()
     try:
         plain = serialize(initial)
-        deserialize(plain)
+        same = deserialize(plain) is initial
     except Exception:  # of many kinds, from what Keras tries one after the other
-        return numbers()
-    return plain
+        same = False
+    return plain if same else numbers()
 
 
 def start(layer, argument, value, count):
@@ -838,20 +838,18 @@ def start(layer, argument, value, count):
         value: a number, `count` numbers, or a Keras initializer (also its name or config).
         count: how many numbers each group has.
     """
+    wanted = (
+        f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
+        f"initializer. Received: {argument}={value!r}"
+    )
     if isinstance(value, (str, Mapping)) or callable(value):
         try:
             return keras.initializers.get(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{layer}: `{argument}` must be {count} number(s) or a Keras initializer. "
-                f"Received: {argument}={value!r}"
-            ) from error
+            raise ValueError(wanted) from error
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or numbers.shape not in ((), (count,)):
-        raise ValueError(
-            f"{layer}: `{argument}` must be {count} number(s), one number for all, or a Keras "
-            f"initializer. Received: {argument}={value!r}"
-        )
+        raise ValueError(wanted)
     if not np.isfinite(numbers).all():
         raise ValueError(f"{layer}: `{argument}` must be finite. Received: {argument}={value!r}")
     return numbers

@@ -168,6 +168,8 @@ class GroupKANDense(keras.layers.Layer):
         return self.linear.compute_output_shape(input_shape)
 
     def _numbers(self):
+        if isinstance(self.rational, PAU):
+            return self.rational._start
         return fitting.start(self.initial, self.degrees, self.denominator)
 
     def get_config(self):

@@ -9,7 +9,7 @@ from keras_learnact.layers.base import (
     PACKAGE,
     Parameter,
     TwoPhaseActivation,
-    serialize_start,
+    serialize,
     standardized,
 )
 from keras_learnact.numerics import difference, finite, weighted_sum
@@ -126,11 +126,8 @@ class PWLU(TwoPhaseActivation):
             )
         return [np.broadcast_to(part, (len(boundaries), part.size)) for part in parts]
 
-    def _numbers(self):
-        return tuple(tuple(map(float, part[0])) for part in self._start)
-
     def parameter_list(self):
-        values, slopes = self._numbers()
+        values, slopes = (tuple(map(float, part[0])) for part in self._start)
         return [
             Parameter("values", len(values), values, self.regularizer, self.constraint),
             Parameter("boundaries", 2, self.initial_boundaries),
@@ -189,7 +186,7 @@ class PWLU(TwoPhaseActivation):
         return {
             **super().get_config(),
             "num_intervals": self.num_intervals,
-            "initial": serialize_start(self.initial, self._numbers),
+            "initial": serialize(self.initial),
             "initial_boundaries": self.initial_boundaries,
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),

@@ -128,11 +128,12 @@ def configs():
 CONFIGS = list(configs())
 ONE_OF_EACH = list({c.name: c for c in reversed(CONFIGS)}.values())
 a_config_of_every_kernel = pytest.mark.parametrize("config", ONE_OF_EACH, ids=str)
-# TensorFlow and JAX call the same machine code, and JAX compiles each formula for seconds.
-every_config = pytest.mark.parametrize(
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
+# Of tests of the kernels alone: TensorFlow and JAX call the same machine code.
+every_config_once = pytest.mark.parametrize(
     "config",
     [
-        pytest.param(config, marks=[] if config in ONE_OF_EACH else [pytest.mark.once])
+        pytest.param(config, marks=() if config in ONE_OF_EACH else pytest.mark.once)
         for config in CONFIGS
     ],
     ids=str,
@@ -378,7 +379,7 @@ def test_values_and_gradients_are_those_of_the_formula(config, view, dtype, scal
     assert_equal(config, sample(config, *view, dtype, seed, scale))
 
 
-@every_config
+@every_config_once
 @pytest.mark.parametrize("point", [0.5, -2.0, 1e3, -1e15])
 def test_the_overflow_of_a_gradient_is_seen(config, point):
     # A float16 gradient that overflows is infinite, and loss scaling looks for that. Two of
@@ -441,7 +442,7 @@ def test_the_formulas_gradient_is_its_difference_quotient(config):
     assert np.median(bound / (1e-3 + abs(here[1]))) < 1e-2
 
 
-@every_config
+@every_config_once
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_stays_where_it_is_and_infinity_makes_none(config, dtype):
     arguments = sample(config, (9, 5), 0, 1, dtype, 4)
@@ -454,7 +455,7 @@ def test_nan_stays_where_it_is_and_infinity_makes_none(config, dtype):
     assert not np.isnan(dx[~is_nan]).any()
 
 
-@every_config
+@every_config_once
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_stays_beside_infinity(config, dtype):
     """In one vector, which then is computed with more care than plain arithmetic has."""

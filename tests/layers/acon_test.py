@@ -92,6 +92,23 @@ def test_values_and_gradients_over_the_whole_float_range(gate, arguments):
     assert not any(np.isnan(g).any() for g in grads)
 
 
+@pytest.mark.tensorflow
+@every_gate
+def test_a_graph_that_moves_constants_computes_the_same(gate):
+    import tensorflow as tf
+
+    def both(*arguments):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            y = smooth_maximum(*arguments, gate)
+        return y, *tape.gradient(y, arguments)
+
+    x = np.float32([MAX, -MAX, 1e30, 2])
+    arguments = [tf.constant(x), *(tf.constant(np.full_like(x, number)) for number in (1, 0, 1))]
+    for plain, graph in zip(both(*arguments), tf.function(both)(*arguments), strict=True):
+        np.testing.assert_allclose(graph, plain, rtol=1e-6)
+
+
 def test_where_there_is_no_erf_it_is_a_fit_with_all_digits():
     v = np.append(np.linspace(0, 9, 901), [1e3, 1e30, np.nan]).astype("float32")
     with kernels.portable():

@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_learnact as kla
 
-FROM_A_FUNCTION = [kla.PAU, kla.SLAF, kla.BSpline, kla.Hermite, kla.PWLU]
+FROM_A_FUNCTION = [kla.PAU, kla.SLAF, kla.BSpline, kla.Hermite]
 
 
 def twice(x):
@@ -42,6 +42,20 @@ def test_a_start_that_keras_can_bring_back_stays_what_it_is(cls, function):
     with keras.saving.custom_object_scope({"twice": twice}):
         layer = cls(initial=function)
         assert cls.from_config(layer.get_config()).initial == function
+
+
+def test_a_start_that_is_a_layer_with_weights_is_saved_as_its_numbers():
+    trained = kla.PAU()
+    trained.numerator.assign(2 * trained.numerator)
+    layer = kla.Hermite(initial=trained)
+    again = kla.Hermite.from_config(layer.get_config())
+    np.testing.assert_array_equal(again.curve([1.0]), layer.curve([1.0]))
+
+
+@pytest.mark.parametrize("initial", ["relu", "no such", {"class_name": "no such"}])
+def test_an_unknown_initializer_is_named(initial):
+    with pytest.raises(ValueError, match="SMU: `initial` must be .* a Keras initializer. Received"):
+        kla.SMU(initial=initial)
 
 
 def test_the_signature_is_that_of_the_constructor():

@@ -18,8 +18,6 @@ from tests.expressions_test import POINTS, X, assert_close, evaluated, rounded, 
 from tests.layers.contract_test import gradient_of, randomised, sample
 from tests.numeric import call, gradients
 
-pytestmark = pytest.mark.once
-
 EELU = "-x * erf(exp(-x))"
 MAX = float(np.finfo("float32").max)
 
@@ -65,6 +63,7 @@ def test_the_value_is_that_of_the_expression(formula):
     assert_close(y[0], exact, tolerance(layer, x, y)[0])
 
 
+@pytest.mark.once
 @every_formula
 def test_sympy_reads_the_text_as_the_same_function(formula):
     own = {name: form(sympy, sympy.Symbol("x", real=True)) for name, form in KNOWN.items()}
@@ -235,6 +234,7 @@ def test_bounds_say_which_functions_they_know(formula):
         layer_of(formula).range(-1, 1)
 
 
+@pytest.mark.once
 @every_formula
 def test_what_sympy_prints_can_be_read(formula):
     expression = layer_of(formula).sympy()
@@ -264,6 +264,7 @@ def test_texts_by_hand():
     assert Expression(EELU).latex() == (r"f(x) = - x \operatorname{erf}{\left(e^{- x} \right)}")
 
 
+@pytest.mark.once
 def test_a_formula_without_constants_is_one_function_whatever_shares_it(tmp_path):
     model = keras.Sequential(
         [

@@ -16,8 +16,6 @@ import keras_learnact as kla
 from training import datasets, grammar, image_classification, search, search_results
 from training.config import SearchConfig, UserError, load_preset, quick
 
-pytestmark = pytest.mark.once
-
 ALL = grammar.Grammar()
 # Known functions are only the half of this population that begins.
 SMALL = SearchConfig(population=8, generations=3)
@@ -406,6 +404,7 @@ def without_seconds(path):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+@pytest.mark.once
 def test_a_real_search_that_was_killed_ends_as_an_undisturbed_one(finished, tmp_path):
     workdir, metrics = finished
     # What is on disk when the process ends while a line is written.
@@ -421,6 +420,7 @@ def test_a_real_search_that_was_killed_ends_as_an_undisturbed_one(finished, tmp_
     assert f" --results={results}\n" in page
 
 
+@pytest.mark.once
 def test_a_search_writes_its_front_beside_known_activations(finished):
     workdir, metrics = finished
     with open(workdir / "front.csv") as file:
@@ -437,6 +437,7 @@ def test_a_search_writes_its_front_beside_known_activations(finished):
     assert all(len(row["accuracies"]) == 2 for row in checks)
 
 
+@pytest.mark.once
 def test_its_page_says_how_it_is_made_again(finished):
     workdir, metrics = finished
     text = (workdir / "front.md").read_text()
@@ -446,12 +447,14 @@ def test_its_page_says_how_it_is_made_again(finished):
     assert (workdir / "front.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.once
 def test_a_finished_search_says_so(finished, capsys):
     workdir, metrics = finished
     assert search.search(REAL, workdir) == metrics
     assert "This run is finished" in capsys.readouterr().out
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("file", ["result.json", "evaluations.jsonl"])
 def test_the_workdir_of_another_search_is_an_error(finished, file):
     workdir, metrics = finished

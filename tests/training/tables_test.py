@@ -16,8 +16,6 @@ from training.aggregate import Aggregate
 from training.config import ImageConfig, RegressionConfig, UserError
 from training.image_classification import new_network
 
-pytestmark = pytest.mark.once
-
 TABLES = {name: tables.load(name) for name in tables.names()}
 TRAINED = {name: table for name, table in TABLES.items() if not isinstance(table, Aggregate)}
 FULL = {name for name in TRAINED if not name.endswith("_reduced")}
