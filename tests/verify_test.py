@@ -440,6 +440,7 @@ def random_model(seed):
     return model, rng.normal(size=(2, size, size, 2)).astype("float32"), rng
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("seed", range(32))
 def test_no_attack_leaves_the_bounds_of_a_random_network(seed):
     model, x, rng = random_model(seed)

@@ -56,6 +56,7 @@ def numbers(shape, seed=1):
     return np.random.default_rng(seed).normal(size=shape, scale=2).astype("float32")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_values_and_derivatives_are_those_of_the_published_formula(groups, compiled):
