@@ -796,16 +796,22 @@ def groups_in(parameters):
 
 def serialize(value):
     """A constructor argument as `get_config` gives it: callables become plain data."""
-    if isinstance(value, (list, tuple)):  # or what TensorFlow wraps those in: not type(value)(…)
-        return (tuple if isinstance(value, tuple) else list)(map(serialize, value))
+    if isinstance(value, (list, tuple)):
+        return _of_each(serialize, value)
     return keras.saving.serialize_keras_object(value) if callable(value) else value
 
 
 def deserialize(value):
     """The constructor argument that `serialize` made plain data of, also within sequences."""
     if isinstance(value, (list, tuple)):
-        return (tuple if isinstance(value, tuple) else list)(map(deserialize, value))
+        return _of_each(deserialize, value)
     return keras.saving.deserialize_keras_object(value) if isinstance(value, Mapping) else value
+
+
+def _of_each(function, sequence):
+    """A list or tuple; not of the sequence's own type, which TensorFlow may have wrapped."""
+    kind = tuple if isinstance(sequence, tuple) else list
+    return kind(map(function, sequence))
 
 
 def serialize_start(initial, numbers):
